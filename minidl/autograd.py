@@ -1,0 +1,511 @@
+"""Reverse-mode automatic differentiation: Tensor, Node, @op and backward.  The file to read first.
+
+An op is a plain function on arrays that returns its result and, per array input, the function that turns the gradient arriving at
+the result into the gradient leaving for that input (its vector-Jacobian product, *vjp*):
+
+    @op
+    def exp(x: Array):
+        y = backend.of(x).exp(x)
+        def grad_x(g): return backend.of(g).mul(g, y)
+        return y, (grad_x,)
+
+`@op` lets it take and return Tensors and records a Node when an input requires a gradient. A Node knows the Nodes its inputs came
+from and the vjps, nothing else: the Tensors in between die with their last name, and only what the vjps' closures captured stays
+alive. `backward` pops Nodes off a heap, youngest first (an op is always younger than what it read), so it neither recurses nor
+sorts, and each Node drops its closures the moment it has run.
+
+Only first derivatives are computed: gradients are plain arrays in Tensors without a graph.
+"""
+
+import heapq
+import inspect
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ContextDecorator
+from functools import wraps
+from typing import Any, cast
+
+import numpy as np
+
+from minidl import backend
+from minidl.backend import Array
+from minidl.errors import DeviceError, DTypeError, ShapeError
+
+Vjp = Callable[[Array], Array]
+
+_births = itertools.count()
+_recording = threading.local()
+
+
+def is_recording() -> bool:
+    """Whether ops record Nodes in this thread; False inside `no_grad`."""
+    return getattr(_recording, "on", True)
+
+
+class no_grad(ContextDecorator):  # noqa: N801  (a function in use: `with no_grad():` and `@no_grad()`)
+    """Ops inside record nothing: no gradients, and no array is kept for one.  Context manager and decorator."""
+
+    def __enter__(self) -> None:
+        self._before = [*getattr(self, "_before", ()), is_recording()]  # a decorated function may recurse
+        _recording.on = False
+
+    def __exit__(self, *exc: object) -> None:
+        _recording.on = self._before.pop()
+
+
+class Version:
+    """How often a buffer was written in place. It belongs to the buffer: all Tensors that are views of it share one."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Node:
+    """One recorded op: where its inputs came from, and how a gradient passes through it.
+
+    inputs   per array input the Node that made it, the Tensor itself if it is a leaf that wants a gradient, or None
+    vjps     per array input its vjp (None where nobody wants it); () once the Node has run
+    saved    (version, count when recorded) of every buffer that a vjp captured and a Tensor shares
+    """
+
+    __slots__ = ("name", "birth", "inputs", "vjps", "saved")
+
+    def __init__(self, name: str, inputs: tuple["Node | Tensor | None", ...], vjps: tuple[Vjp | None, ...],
+                 saved: list[tuple[Version, int]]) -> None:
+        self.name, self.birth = name, next(_births)
+        self.inputs, self.vjps, self.saved = inputs, vjps, saved
+
+    def run(self, g: Array) -> list[Array | None]:
+        """The gradient for every input, from the one arriving at the output.  RuntimeError if that would be wrong."""
+        if not self.vjps:
+            raise RuntimeError(
+                f"backward: it ran through this graph before, and {self.name} has let go of what it kept. Compute the loss anew, "
+                f"or call backward(retain_graph=True) the first time")
+        for version, count in self.saved:
+            if version.count != count:
+                raise RuntimeError(
+                    f"backward: an array that {self.name} keeps for its gradient was written in place afterwards "
+                    f"({version.count - count} times). Write before the op, into a copy, or make a new tensor instead")
+        return [vjp(g) if vjp else None for vjp in self.vjps]
+
+
+class Tensor:
+    """An array that remembers how it was computed.
+
+    `data` is the NumPy array itself. Writing into it is allowed and not seen by the version counter: a gradient computed from what
+    was there before would be wrong without notice. `t[i] = value` is counted, and `backward` then refuses.
+    """
+
+    __slots__ = ("data", "requires_grad", "grad", "_node", "_version", "_is_gradient", "__weakref__")
+
+    __array_ufunc__ = None  # ndarray * Tensor becomes Tensor.__rmul__, not an ndarray of objects
+
+    data: Array
+    requires_grad: bool
+    grad: "Tensor | None"
+
+    def __init__(self, data: Array, requires_grad: bool = False) -> None:
+        if requires_grad:
+            _check_differentiable(data.dtype, "requires_grad=True")
+        self.data, self.requires_grad, self.grad = data, requires_grad, None
+        self._node: Node | None = None
+        self._version = Version()
+        self._is_gradient = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
+
+    @property
+    def device(self) -> str:
+        return backend.device_of(self.data)
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len(): a tensor without axes has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> "Iterator[Tensor]":
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        tail = f", op={self._node.name}" if self._node else ", requires_grad=True" if self.requires_grad else ""
+        text = np.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=20)
+        return f"tensor({text}, shape={self.shape}, dtype={self.dtype}{tail})"
+
+    def backward(self, grad: Any = None, retain_graph: bool = False) -> None:
+        """Add d self / d leaf to `.grad` of every leaf that requires a gradient and that self was computed from.
+
+        `grad` is the gradient arriving at self, of its shape; it may be left out when self is a single number (it is 1 then).
+        Gradients add up over calls: set `.grad = None` (an optimiser's `zero_grad`) in between. The graph is freed as it is walked;
+        `retain_graph=True` keeps it for another backward.  RuntimeError without a graph, on a second backward, or for arrays
+        overwritten in between; ShapeError when `grad` does not fit.
+        """
+        backward(self, grad, retain_graph)
+
+    def detach(self) -> "Tensor":
+        """The same array without its history; both share memory and version counter."""
+        alias = Tensor(self.data)
+        alias._version = self._version
+        return alias
+
+    def item(self) -> float:
+        """The single number it holds, as Python's.  ShapeError if it holds more or fewer."""
+        if self.size != 1:
+            raise ShapeError(f"item: a tensor of shape {self.shape} holds {self.size} numbers; index it or reduce it first")
+        return self.data.item()
+
+    def numpy(self) -> Array:
+        """The values as a NumPy array: on the CPU the array itself, from another device a copy."""
+        return self.data
+
+    def to(self, device: str | None = None, dtype: Any = None) -> "Tensor":
+        """Self on another device or with another dtype; itself if nothing changes. Gradients pass back in the old dtype."""
+        if device is not None:
+            backend.check_device(device)
+        if dtype is None or np.dtype(dtype) == self.dtype:
+            return self
+        return _ops().cast(self, dtype=np.dtype(dtype))
+
+    def mark_written(self) -> None:
+        """Count one in-place write to `data`, as `t[i] = value` does; an optimiser calls it after each update."""
+        self._version.count += 1
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if self.requires_grad and is_recording():
+            raise RuntimeError(
+                "t[i] = value: this tensor takes part in a recorded graph, and an assignment has no gradient. "
+                "Use ops.where, write under no_grad(), or detach() first")
+        self.data[_plain_index(index)] = value.data if isinstance(value, Tensor) else value
+        self.mark_written()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if self.requires_grad:
+            raise RuntimeError("np.asarray: this tensor requires a gradient; use t.detach() (or t.numpy()) to leave the graph")
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.requires_grad:
+            raise RuntimeError("__dlpack__: this tensor requires a gradient; use t.detach() to leave the graph")
+        return self.data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[Any, Any]:
+        return self.data.__dlpack_device__()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    # Arithmetic. Each method looks its op up by name when called, so that this file imports none of them.
+    def __add__(self, other: Any) -> "Tensor":
+        return _ops().add(self, other)
+
+    def __radd__(self, other: Any) -> "Tensor":
+        return _ops().add(other, self)
+
+    def __sub__(self, other: Any) -> "Tensor":
+        return _ops().sub(self, other)
+
+    def __rsub__(self, other: Any) -> "Tensor":
+        return _ops().sub(other, self)
+
+    def __mul__(self, other: Any) -> "Tensor":
+        return _ops().mul(self, other)
+
+    def __rmul__(self, other: Any) -> "Tensor":
+        return _ops().mul(other, self)
+
+    def __truediv__(self, other: Any) -> "Tensor":
+        return _ops().div(self, other)
+
+    def __rtruediv__(self, other: Any) -> "Tensor":
+        return _ops().div(other, self)
+
+    def __pow__(self, other: Any) -> "Tensor":
+        return _ops().pow(self, other)
+
+    def __rpow__(self, other: Any) -> "Tensor":
+        return _ops().pow(other, self)
+
+    def __matmul__(self, other: Any) -> "Tensor":
+        return _ops().matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> "Tensor":
+        return _ops().matmul(other, self)
+
+    def __neg__(self) -> "Tensor":
+        return _ops().neg(self)
+
+    def __getitem__(self, index: Any) -> "Tensor":
+        return _ops().getitem(self, _plain_index(index))
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
+        return _ops().sum(self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
+        return _ops().mean(self, axis=axis, keepdims=keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
+        return _ops().max(self, axis=axis, keepdims=keepdims)
+
+    def reshape(self, *shape: Any) -> "Tensor":
+        return _ops().reshape(self, shape[0] if len(shape) == 1 else shape)
+
+    def transpose(self, *axes: Any) -> "Tensor":
+        return _ops().transpose(self, (axes[0] if len(axes) == 1 else axes) or None)
+
+    def flatten(self) -> "Tensor":
+        return _ops().flatten(self)
+
+
+def tensor(array: Any, *, dtype: Any = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+    """A Tensor with a copy of `array`.  Python floats become float32; arrays and Tensors keep their dtype.
+
+    DTypeError for values that are not numbers, or for a gradient of integers.
+    """
+    source = array.data if isinstance(array, Tensor) else array
+    host = np.array(source, dtype=dtype)
+    if dtype is None and host.dtype == np.float64 and not isinstance(source, (np.ndarray, np.generic)):
+        host = host.astype(np.float32)
+    if host.dtype.kind not in "fiub":
+        raise DTypeError(f"tensor: cannot hold {host.dtype} values; give numbers (or dtype=)")
+    return Tensor(backend.asarray(host, device or backend.get_default_device()), requires_grad)
+
+
+def op(fn: Callable[..., tuple[Array, tuple[Vjp | None, ...]]]) -> Callable[..., Tensor]:
+    """Make an op of `fn(arrays..., options...) -> (y, vjps)`, callable with Tensors, arrays and Python numbers.
+
+    A parameter annotated `Array` (or `Array | None`, or `*arrays: Array`) is an array input and needs one vjp, in order; every other
+    parameter is an option and passed as it is. Numbers take the dtype of the Tensors; so do integer arrays. Two float dtypes never mix.
+    A vjp is None where the input has no derivative, or was not given.  DTypeError and DeviceError when the inputs do not go together.
+    """
+    name = fn.__name__.lstrip("_")
+    signature = inspect.signature(fn)
+    kinds = {p.name: p.kind for p in signature.parameters.values() if p.annotation in (Array, Array | None)}
+    variadic = any(kind is inspect.Parameter.VAR_POSITIONAL for kind in kinds.values())
+
+    @wraps(fn)
+    def call(*args: Any, **options: Any) -> Tensor:
+        bound = signature.bind(*args, **options).arguments
+        given = [(key, bound[key]) for key in kinds if bound.get(key) is not None]
+        if variadic:
+            given = [(f"{key}[{i}]", value) for key, values in given for i, value in enumerate(values)]
+        arrays = _as_arrays(name, given)
+        if variadic:
+            y, vjps = fn(*arrays, **options)
+        else:
+            bound.update(zip((key for key, _ in given), arrays))
+            y, vjps = fn(**bound)
+            vjps = tuple(vjp for key, vjp in zip(kinds, vjps, strict=True) if bound.get(key) is not None)
+        return _record(name, [value for _, value in given], y, vjps)
+
+    call.is_op = True  # type: ignore[attr-defined]
+    return call
+
+
+def shared(compute: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """Work that several vjps of one op need: computed at the first call for a gradient g, remembered for the next."""
+    memory: list[Any] = [None, None]
+
+    def once(g: Array) -> Any:
+        if memory[0] is not g:
+            memory[:] = g, compute(g)
+        return memory[1]
+
+    return once
+
+
+def backward(root: Tensor, grad: Any = None, retain_graph: bool = False) -> None:
+    """See `Tensor.backward`."""
+    g = _first_gradient(root, grad)
+    if root._node is None:
+        _accumulate(root, g, fresh=False)
+        return
+    # Gradients that have arrived so far, per Node, and whether that sum is ours to add to in place.
+    pending: dict[Node, tuple[Array, bool]] = {root._node: (g, False)}
+    heap = [(-root._node.birth, root._node)]
+    while heap:
+        node = heapq.heappop(heap)[1]
+        g, _ = pending.pop(node)
+        leaving = node.run(g)
+        inputs = node.inputs
+        if not retain_graph:
+            node.vjps, node.saved = (), []
+        for target, grad_input, fresh in zip(inputs, leaving, _fresh(g, leaving)):
+            if target is None or grad_input is None:
+                continue
+            if isinstance(target, Tensor):
+                _accumulate(target, grad_input, fresh)
+            elif target not in pending:
+                pending[target] = grad_input, fresh
+                heapq.heappush(heap, (-target.birth, target))
+            else:
+                pending[target] = _add(*pending[target], grad_input), True
+
+
+def _first_gradient(root: Tensor, grad: Any) -> Array:
+    """The gradient that enters the graph, checked."""
+    if not root.requires_grad:
+        if root._is_gradient:
+            raise RuntimeError("backward: minidl computes first derivatives only; a gradient has no graph of its own to differentiate")
+        raise RuntimeError(
+            "backward: this tensor does not depend on anything that requires a gradient, or was computed under no_grad(). "
+            "(Gradients count as constants: minidl computes first derivatives only)")
+    if grad is None:
+        if root.size != 1:
+            raise ShapeError(f"backward: a tensor of shape {root.shape} needs grad= of the same shape; reduce it to a "
+                             f"single number first (sum, mean, a loss) or pass grad")
+        return np.ones_like(root.data)
+    if isinstance(grad, Tensor) and grad.requires_grad:
+        raise RuntimeError("backward: grad requires a gradient itself, but minidl computes first derivatives only; "
+                           "pass grad.detach()")
+    g = backend.asarray(grad.data if isinstance(grad, Tensor) else np.asarray(grad, root.dtype), root.device)
+    if g.shape != root.shape:
+        raise ShapeError(f"backward: grad has shape {g.shape}, the tensor {root.shape}; they must be equal")
+    if g.dtype != root.dtype:
+        raise DTypeError(f"backward: grad is {g.dtype}, the tensor {root.dtype}; use grad.to(dtype='{root.dtype}')")
+    return g
+
+
+def _fresh(g: Array, leaving: list[Array | None]) -> list[bool]:
+    """Per leaving gradient, whether its memory belongs to nobody else: not to g, and not to an earlier one of the list."""
+    taken, result = [_owner(g)], []
+    for array in leaving:
+        owner = None if array is None else _owner(array)
+        result.append(owner is not None and array is not None and array.flags.writeable
+                      and all(owner is not other for other in taken))
+        if owner is not None:
+            taken.append(owner)
+    return result
+
+
+def _add(total: Array, ours: bool, more: Array) -> Array:
+    xp = backend.of(total)
+    return xp.add_into(total, more) if ours else xp.add(total, more)
+
+
+def _accumulate(leaf: Tensor, g: Array, fresh: bool) -> None:
+    """Add g to the leaf's gradient, which never shares memory with anything else."""
+    if leaf.grad is None:
+        leaf.grad = Tensor(g if fresh else backend.of(g).copy(g))
+        leaf.grad._is_gradient = True
+    else:
+        backend.of(g).add_into(leaf.grad.data, g)
+
+
+def _as_arrays(name: str, given: list[tuple[str, Any]]) -> list[Array]:
+    """The op's array inputs as arrays of one device and, if float, one dtype."""
+    holders = [value for _, value in given if isinstance(value, (Tensor, Array))]
+    lead = next((h for h in holders if isinstance(h, Tensor) and h.dtype.kind == "f"), next(iter(holders), None))
+    dtype = lead.dtype if lead is not None else np.dtype(np.float32)
+    device = lead.device if isinstance(lead, Tensor) else "cpu"
+    arrays: list[Array] = []
+    for key, value in given:
+        if isinstance(value, Tensor):
+            array = value.data
+            if value.device != device:
+                raise DeviceError(f"{name}: {key} is on {value.device!r}, but the inputs before it are on {device!r}; "
+                                  f"move one with .to(device=...)")
+        elif isinstance(value, Array):
+            array = backend.asarray(value, device)
+        else:
+            try:
+                array = backend.asarray(np.asarray(value, dtype), device)
+            except (TypeError, ValueError) as error:
+                raise DTypeError(f"{name}: {key} is a {type(value).__name__}; give a tensor, an array or a number") from error
+        if array.dtype != dtype:
+            if array.dtype.kind == "f" and dtype.kind == "f":
+                raise DTypeError(f"{name}: {key} is {array.dtype} but the inputs before it are {dtype}; nothing is widened "
+                                 f"silently, use .to(dtype='{dtype}')")
+            if array.dtype.kind in "iub" and dtype.kind == "f":
+                array = array.astype(dtype)
+        arrays.append(array)
+    return arrays
+
+
+def _record(name: str, values: list[Any], y: Array, vjps: tuple[Vjp | None, ...]) -> Tensor:
+    """The op's result as a Tensor, with a Node behind it if somebody may ask for a gradient."""
+    result = Tensor(y)
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    owner = _owner(y)
+    for t in tensors:
+        if _owner(t.data) is owner:
+            result._version = t._version  # y is a view of an input
+            break
+    if not is_recording() or not any(t.requires_grad for t in tensors):
+        return result
+    inputs: list[Node | Tensor | None] = []
+    kept: list[Vjp | None] = []
+    for value, vjp in zip(values, vjps, strict=True):
+        wanted = isinstance(value, Tensor) and value.requires_grad and vjp is not None
+        inputs.append((value._node or value) if wanted else None)
+        kept.append(vjp if wanted else None)
+    if not any(kept):
+        return result
+    _check_differentiable(y.dtype, name)
+    versions = {id(_owner(t.data)): t._version for t in (*tensors, result)}
+    captured = {id(v): v for a in _captured(kept) if (v := versions.get(id(_owner(a)))) is not None}
+    result._node = Node(name, tuple(inputs), tuple(kept), [(v, v.count) for v in captured.values()])
+    result.requires_grad = True
+    return result
+
+
+def _captured(functions: Any) -> Iterator[Array]:
+    """Every array in the closures of `functions`, and in the closures of the functions those hold."""
+    todo, seen = [f for f in functions if f is not None], set()
+    while todo:
+        fn = todo.pop()
+        if id(fn) in seen:
+            continue
+        seen.add(id(fn))
+        for cell in getattr(fn, "__closure__", None) or ():
+            content = cell.cell_contents
+            if isinstance(content, Array):
+                yield content
+            elif callable(content) and hasattr(content, "__closure__"):
+                todo.append(content)
+
+
+def _owner(array: Array) -> Any:
+    """The array at the end of the chain of views: equal for two arrays exactly when they share a buffer."""
+    while isinstance(array.base, Array):
+        array = cast(Array, array.base)
+    return array
+
+
+def _check_differentiable(dtype: np.dtype, where: str) -> None:
+    if dtype not in (np.float32, np.float64):
+        raise DTypeError(f"{where}: a gradient needs float32 or float64 values, these are {dtype}; use .to(dtype='float32')")
+
+
+def _plain_index(index: Any) -> Any:
+    """An index with the Tensors in it as arrays."""
+    if isinstance(index, tuple):
+        return tuple(_plain_index(i) for i in index)
+    return index.data if isinstance(index, Tensor) else index
+
+
+def _ops() -> Any:
+    from minidl import ops  # at call time: ops import this file
+
+    return ops

@@ -1,0 +1,128 @@
+"""Batch normalisation on the CPU: two passes forward, two backward, and sums over rows of pixels.
+
+An array (N, H, W, C) is M = N*H*W rows of C numbers. Sums over the rows are made in chunks of `_CHUNK` rows, one after the other
+within a chunk, and the chunks are added in order in float64: the same bits for any number of threads, and rounding that does not grow with M.
+Variances are sums of squares about the first row, not about zero, so that a large offset costs no digits.
+
+Bound by: memory. The mask of a fused ReLU is read off y, so nothing else is kept.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from minidl.backend.cpu import memory
+
+_CHUNK = 256  # rows
+
+
+def column_sums(x: np.ndarray) -> np.ndarray:
+    """Sum over all axes but the last.  (..., C) -> (C,)"""
+    rows = memory.contiguous(x).reshape(-1, x.shape[-1])
+    parts = memory.empty((_chunks(rows), rows.shape[1]), x.dtype)
+    _column_sums(rows, parts)
+    return parts.sum(0, dtype=np.float64).astype(x.dtype)
+
+
+def batch_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and biased variance of each channel.  (..., C) -> (C,), (C,)"""
+    rows = memory.contiguous(x).reshape(-1, x.shape[-1])
+    parts = memory.empty((_chunks(rows), 2, rows.shape[1]), x.dtype)
+    _shifted_moments(rows, parts)
+    first, second = parts.sum(0, dtype=np.float64) / rows.shape[0]
+    variance = np.maximum(second - first * first, 0)
+    return (rows[0] + first).astype(x.dtype), variance.astype(x.dtype)
+
+
+def normalize(x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, gamma: np.ndarray, beta: np.ndarray,
+              residual: np.ndarray | None, relu: bool) -> np.ndarray:
+    """act(gamma * (x - mean) * inv_std + beta + residual)  (N, H, W, C) -> (N, H, W, C)"""
+    x = memory.contiguous(x)
+    y = memory.empty(x.shape, x.dtype)
+    c = x.shape[-1]
+    extra = x if residual is None else memory.contiguous(residual)
+    _normalize(x.reshape(-1, c), mean, inv_std * gamma, beta, extra.reshape(-1, c), residual is not None, relu, y.reshape(-1, c))
+    return y
+
+
+def normalize_grad_sums(g: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(sum of g, sum of g * (x - mean) * inv_std) per channel: the gradients of beta and gamma."""
+    c = x.shape[-1]
+    rows = memory.contiguous(x).reshape(-1, c)
+    parts = memory.empty((_chunks(rows), 2, c), x.dtype)
+    _grad_sums(memory.contiguous(g).reshape(-1, c), rows, mean, parts)
+    sums = parts.sum(0, dtype=np.float64).astype(x.dtype)
+    return sums[0], sums[1] * inv_std
+
+
+def normalize_grad_x(g: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, gamma: np.ndarray, grad_beta: np.ndarray,
+                     grad_gamma: np.ndarray) -> np.ndarray:
+    """gamma * inv_std * (g - grad_beta / M - (x - mean) * inv_std * grad_gamma / M)  -> (N, H, W, C)"""
+    x, g = memory.contiguous(x), memory.contiguous(g)
+    c = x.shape[-1]
+    m = x.dtype.type(x.size // c)
+    grad_x = memory.empty(x.shape, x.dtype)
+    _grad_x(g.reshape(-1, c), x.reshape(-1, c), mean, gamma * inv_std, grad_beta / m, grad_gamma * inv_std / m, grad_x.reshape(-1, c))
+    return grad_x
+
+
+def _chunks(rows: np.ndarray) -> int:
+    return -(-rows.shape[0] // _CHUNK)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _column_sums(x, parts):  # type: ignore[no-untyped-def]
+    m, c = x.shape
+    for chunk in prange(parts.shape[0]):
+        total = parts[chunk]
+        total[:] = 0
+        for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+            for j in range(c):
+                total[j] += x[i, j]
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _shifted_moments(x, parts):  # type: ignore[no-untyped-def]
+    m, c = x.shape
+    for chunk in prange(parts.shape[0]):
+        first, second = parts[chunk, 0], parts[chunk, 1]
+        first[:] = 0
+        second[:] = 0
+        for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+            for j in range(c):
+                d = x[i, j] - x[0, j]
+                first[j] += d
+                second[j] += d * d
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _normalize(x, mean, scale, beta, residual, with_residual, relu, y):  # type: ignore[no-untyped-def]
+    m, c = x.shape
+    for chunk in prange((m + _CHUNK - 1) // _CHUNK):
+        for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+            for j in range(c):
+                value = (x[i, j] - mean[j]) * scale[j] + beta[j]
+                if with_residual:
+                    value += residual[i, j]
+                y[i, j] = 0 if relu and value < 0 else value
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _grad_sums(g, x, mean, parts):  # type: ignore[no-untyped-def]
+    m, c = x.shape
+    for chunk in prange(parts.shape[0]):
+        first, second = parts[chunk, 0], parts[chunk, 1]
+        first[:] = 0
+        second[:] = 0
+        for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+            for j in range(c):
+                first[j] += g[i, j]
+                second[j] += g[i, j] * (x[i, j] - mean[j])
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _grad_x(g, x, mean, scale, mean_g, slope, grad_x):  # type: ignore[no-untyped-def]
+    m, c = x.shape
+    for chunk in prange((m + _CHUNK - 1) // _CHUNK):
+        for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+            for j in range(c):
+                grad_x[i, j] = scale[j] * (g[i, j] - mean_g[j] - (x[i, j] - mean[j]) * slope[j])

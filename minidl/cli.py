@@ -1,0 +1,398 @@
+"""The `minidl` command: train, evaluate, predict, summary, models, data.
+
+Each command turns its options into a few calls of the public interface, the same a program would make, and
+prints what they return. A user's mistake becomes one line on stderr and exit code 1; a traceback means a bug
+in minidl. Models are found by name in the package `minidl_models` when a command runs: the engine does not
+know its zoo.
+"""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import numpy as np
+
+import minidl
+from minidl.errors import CheckpointError, DataError, DeviceError, DTypeError, ShapeError
+from minidl.train import runfolder
+from minidl.train.runfolder import RunFolder
+
+USER_ERRORS = (ShapeError, DTypeError, DeviceError, DataError, CheckpointError, FloatingPointError, OSError)
+DEFAULTS = {"data": "digits", "seed": 0, "device": "cpu", "fit_images": False}  # the recipe has the others
+TOP = 5  # classes that `predict` prints
+
+
+class Commands(click.Group):
+    """A group of commands whose user errors are one line each."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of our output went away: click ends quietly
+            raise
+        except USER_ERRORS as error:
+            raise click.ClickException("; ".join([str(error), *getattr(error, "__notes__", [])])) from error
+
+
+def _settings(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
+    """The `--set name=value` options as keyword arguments; a value is a Python literal, or else text."""
+    words = {"true": True, "false": False, "none": None}
+    settings = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{text!r} is not of the form name=value")
+        try:
+            settings[name.replace("-", "_")] = (
+                words[value.lower()] if value.lower() in words else ast.literal_eval(value)
+            )
+        except (ValueError, SyntaxError):
+            settings[name.replace("-", "_")] = value
+    return settings
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+model_settings = click.option("--set", "arguments", metavar="NAME=VALUE", multiple=True, callback=_settings,
+                              help="An argument of the model, such as batch_norm=true; may be repeated.")
+data_dir_option = click.option("--data-dir", type=FOLDER, metavar="DIR",
+                               help="Folder of the data sets (else $MINIDL_DATA, else the user's cache).")
+batch_option = click.option("--batch-size", type=click.IntRange(min=1), metavar="B", help="Images per step.")
+limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N",
+                            help="Use the first N images of each split alone.")
+device_option = click.option("--device", metavar="D", help="Where to compute (else cpu).")
+fit_images_option = click.option("--fit-images", is_flag=True,
+                                 help="Resize images to the model's size and repeat grey to three channels.")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(minidl.__version__, prog_name="minidl")
+def main() -> None:
+    """Train convolutional networks from the papers, and use them."""
+
+
+@main.command()
+@click.argument("model")
+@click.option("--data", metavar="NAME", help="The data set (else digits, which needs no download).")
+@data_dir_option
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images.")
+@batch_option
+@click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", callback=_finite,
+              help="Learning rate, at its peak where a schedule moves it.")
+@limit_option
+@model_settings
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="S",
+              help="What every random number follows from (else 0).")
+@device_option
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR",
+              help="The run's folder (else runs/MODEL-DATA, numbered when that is taken).")
+@click.option("--resume", is_flag=True, help="Continue the run in the folder from its last checkpoint.")
+@fit_images_option
+def train(model: str, out: Path | None, resume: bool, **asked: Any) -> None:
+    """Train MODEL and test it.
+
+    Whatever is not given comes from the model's recipe for the data. The run's folder holds config.json,
+    metrics.csv, log.txt, checkpoint/ and the final weights in model.safetensors.
+    """
+    asked["data_dir"] = asked["data_dir"] and str(asked["data_dir"].resolve())
+    asked = {"model": model, **asked, "fit_images": asked["fit_images"] or None}
+    name = f"{model}-{asked['data'] or DEFAULTS['data']}"
+    folder = None
+    if resume:
+        folder = RunFolder(out) if out is not None else runfolder.latest(name)
+        if folder.used():
+            config = runfolder.continued(folder, asked)
+            if _finished(folder, config):
+                return
+        else:
+            click.echo(f"no run in {folder.path} to resume: starting from the beginning")
+            folder = None
+    elif out is not None:
+        runfolder.check_unused(RunFolder(out))
+    if folder is None:
+        defaults = {key: value for key, value in DEFAULTS.items() if asked[key] is None}
+        config = {"minidl": minidl.__version__, **asked, **defaults}
+    _run(config, folder, out, name)
+
+
+def _finished(folder: RunFolder, config: dict[str, Any]) -> bool:
+    """Print the result of a run that has all its epochs; False if there is more to train."""
+    result = config.get("result")
+    if result is None or config["epochs"] > result["epochs"]:
+        return False
+    click.echo(f"{folder.path} is finished: {result['epochs']} epochs")
+    click.echo(f"test accuracy {result['accuracy']:.4f}")
+    return True
+
+
+def _run(config: dict[str, Any], folder: RunFolder | None, out: Path | None, name: str) -> None:
+    """Train by `config`, in `folder` if the run has begun there, and else in a new one."""
+    from minidl.train import default_for
+    from minidl.train.callbacks import CSVLogger
+
+    minidl.set_default_device(config["device"])
+    minidl.manual_seed(config["seed"])
+    dataset = _load(config["data"], config["data_dir"], config["limit"])
+    model = _build_for(config["model"], config["arguments"], dataset, config["fit_images"])
+    dataset = _fitted(dataset, model, config["fit_images"])
+    recipe = default_for(model, dataset.name)
+    recipe = dataclasses.replace(
+        recipe, **{key: config[key] for key in ("epochs", "batch_size", "lr") if config[key] is not None}
+    )
+    config.update(epochs=recipe.epochs, batch_size=recipe.batch_size, lr=recipe.lr)
+    config["classes"] = list(dataset.classes)
+    resume = folder is not None
+    folder = folder or runfolder.claim(out, name)
+    config.pop("result", None)
+    folder.write_config(config)
+    click.echo(f"run folder {folder.path}")
+    try:
+        history = model.fit(
+            dataset, epochs=recipe.epochs, batch_size=recipe.batch_size, recipe=recipe,
+            callbacks=[CSVLogger(folder.metrics), runfolder.LogFile(folder)],
+            checkpoint=folder.checkpoint, resume=resume,
+        )
+    except USER_ERRORS:
+        if not resume:
+            folder.give_up()
+        raise
+    if history.interrupted:
+        resume_by = f"minidl train {config['model']} --out {folder.path} --resume"
+        raise click.ClickException(f"interrupted; go on with {resume_by}")
+    model.save(folder.weights)
+    result = model.evaluate(dataset)
+    folder.write_config({**config, "result": {"epochs": recipe.epochs, **result}})
+    lines = [f"{_tested(dataset, config['limit'])}: loss {result['loss']:.4f}, top 5 {result['top5']:.4f}",
+             f"test accuracy {result['accuracy']:.4f}"]
+    folder.write_log("\n".join(lines))
+    click.echo("\n".join(lines))
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--data", metavar="NAME", help="Another data set than the run's.")
+@data_dir_option
+@batch_option
+@limit_option
+@device_option
+@fit_images_option
+def evaluate(run: Path, data: str | None, data_dir: Path | None, batch_size: int | None, limit: int | None,
+             device: str | None, fit_images: bool) -> None:
+    """Test the model of the run folder RUN on the test images."""
+    config, model = _trained(RunFolder(run), device)
+    limit = limit or config["limit"]
+    dataset = _load(data or config["data"], data_dir or config["data_dir"], limit)
+    if dataset.num_classes != len(config["classes"]):
+        raise DataError(f"{run} was trained on {len(config['classes'])} classes ({config['data']}) but "
+                        f"{dataset.name} has {dataset.num_classes}")
+    dataset = _fitted(dataset, model, fit_images or config["fit_images"])
+    result = model.evaluate(dataset, **({"batch_size": batch_size} if batch_size else {}))
+    click.echo(f"{_tested(dataset, limit)}: loss {result['loss']:.4f}, top 5 {result['top5']:.4f}")
+    click.echo(f"test accuracy {result['accuracy']:.4f}")
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
+@device_option
+@fit_images_option
+def predict(run: Path, images: tuple[Path, ...], device: str | None, fit_images: bool) -> None:
+    """Print the most probable classes of each of the IMAGES, by the model of the run folder RUN."""
+    from minidl.data.pictures import read_image
+
+    config, model = _trained(RunFolder(run), device)
+    for path in images:
+        image = _fitted_images(read_image(path), model, f"{path}", fit_images or config["fit_images"])
+        probabilities = model.predict(image)[0]
+        if len(images) > 1:
+            click.echo(path)
+        for k in np.argsort(-probabilities, kind="stable")[:TOP]:
+            click.echo(f"{probabilities[k]:.4f}  {config['classes'][k]}")
+
+
+@main.command()
+@click.argument("model")
+@model_settings
+def summary(model: str, arguments: dict[str, Any]) -> None:
+    """Print the layers of MODEL: kernel, stride and padding, output shape, parameters, multiply-adds."""
+    click.echo(_build(model, arguments).summary())
+
+
+@main.command()
+def models() -> None:
+    """List the models."""
+    zoo = _zoo()
+    _table({name: f"{_headline(getattr(zoo, name))}  {zoo.entry(name).paper}" for name in zoo.names()})
+
+
+@main.group(cls=Commands)
+def data() -> None:
+    """List, download, check and look at the data sets."""
+
+
+data_name = click.argument("name")
+
+
+@data.command("list")
+@data_dir_option
+def data_list(data_dir: Path | None) -> None:
+    """List the data sets, and the folder they are looked for in."""
+    from minidl.data.fetch import resolve_root
+
+    _table({name: _headline(getattr(minidl.data, name)) for name in minidl.data.names()})
+    click.echo(f"ROOT is {resolve_root(data_dir)}")
+
+
+@data.command("download")
+@data_name
+@data_dir_option
+def data_download(name: str, data_dir: Path | None) -> None:
+    """Fetch the files of a data set, with their checksums."""
+    _report(name, minidl.data.download(name, data_dir), "is here")
+
+
+@data.command("verify")
+@data_name
+@data_dir_option
+def data_verify(name: str, data_dir: Path | None) -> None:
+    """Check the files of a data set against the official checksums."""
+    _report(name, minidl.data.verify(name, data_dir), "is as published")
+
+
+@data.command("show")
+@data_name
+@data_dir_option
+@click.option("--split", type=click.Choice(["train", "test"]), default="train", show_default=True)
+@click.option("--columns", type=click.IntRange(1, 100), default=10, show_default=True,
+              help="Images per class.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="The PNG (else NAME.png).")
+def data_show(name: str, data_dir: Path | None, split: str, columns: int, out: Path | None) -> None:
+    """Write a picture of the first images of each class, one row per class."""
+    from minidl.data import pictures
+
+    dataset = minidl.data.load(name, root=data_dir)
+    part = getattr(dataset, split)
+    grid = pictures.class_grid(part.images, part.labels, dataset.num_classes, columns)
+    out = out or Path(f"{name}.png")
+    pictures.write_image(out, grid)
+    for row, title in enumerate(dataset.classes, start=1):
+        click.echo(f"row {row}: {title}")
+    click.echo(f"{out}: {grid.shape[1]} x {grid.shape[0]} pixels")
+
+
+def _zoo() -> ModuleType:
+    return importlib.import_module("minidl_models")
+
+
+def _build(name: str, arguments: dict[str, Any]) -> Any:
+    """The model of that name.  ClickException for an unknown name, or for arguments it does not take."""
+    try:
+        return _zoo().create(name, **arguments)
+    except (TypeError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _build_for(name: str, arguments: dict[str, Any], dataset: Any, fit_images: bool) -> Any:
+    """The model of that name for a data set: its version for that set, or else one with as many classes.
+
+    In the second case it also gets as many channels, unless images are fitted to the model.
+    """
+    taken = inspect.signature(getattr(_zoo(), name, _build)).parameters
+    if "dataset" in taken:
+        try:
+            return _zoo().create(name, **{"dataset": dataset.name, **arguments})
+        except ValueError:  # no version for this set, or a wrong argument, which the call below reports
+            pass
+    suits = {"num_classes": dataset.num_classes}
+    if not fit_images:
+        suits["in_channels"] = dataset.image_shape[2]
+    return _build(name, {**{key: value for key, value in suits.items() if key in taken}, **arguments})
+
+
+def _trained(folder: RunFolder, device: str | None) -> tuple[dict[str, Any], Any]:
+    """The settings of a finished run, and its model on `device` or else where it was trained."""
+    config = folder.read_config()
+    if not folder.weights.exists():
+        raise CheckpointError(f"{folder.path} has no model.safetensors: the run is not finished; "
+                              "minidl train --resume finishes it")
+    minidl.set_default_device(device or config["device"])
+    return config, minidl.Model.load(folder.weights)
+
+
+def _load(name: str, root: str | Path | None, limit: int | None) -> Any:
+    """A data set, cut to the first `limit` images of each split."""
+    dataset = minidl.data.load(name, root=root)
+    if limit is None:
+        return dataset
+    train, test = (
+        minidl.data.Split(part.images[:limit], part.labels[:limit]) for part in (dataset.train, dataset.test)
+    )
+    return minidl.data.Dataset(dataset.name, dataset.classes, train, test)
+
+
+def _fitted(dataset: Any, model: Any, fit_images: bool) -> Any:
+    """The data set with images that fit the model."""
+    train, test = (
+        minidl.data.Split(_fitted_images(part.images, model, dataset.name, fit_images), part.labels)
+        for part in (dataset.train, dataset.test)
+    )
+    return minidl.data.Dataset(dataset.name, dataset.classes, train, test)
+
+
+def _fitted_images(images: np.ndarray, model: Any, where: str, fit_images: bool) -> np.ndarray:
+    """Images that fit the model.  (N, H, W, C) -> (N, H, W, C of the model)
+
+    The channels are made to fit here, the size batch by batch through the model's preprocessing, so that
+    a data set does not grow in memory. ShapeError naming --fit-images without it.
+    """
+    if model.input_shape is None:
+        return images
+    h, w, c = images.shape[1:]
+    size, channels = tuple(model.input_shape[:2]), model.input_shape[2]
+    preprocess = model.preprocess or {}
+    if c == channels and ((h, w) == size or "resize" in preprocess):
+        return images
+    if not fit_images:
+        raise ShapeError(
+            f"{where}: images are {h}x{w}x{c} but the model takes {'x'.join(map(str, model.input_shape))}; "
+            "--fit-images resizes them and repeats grey to three channels"
+        )
+    model.preprocess = {"resize": list(size), **preprocess}
+    return minidl.data.transforms.fit_images(images, (h, w, channels))
+
+
+def _tested(dataset: Any, limit: int | None) -> str:
+    """What a test result rests on."""
+    n = len(dataset.test)
+    return f"test on the first {n} images (--limit)" if limit is not None else f"test on {n} images"
+
+
+def _report(name: str, files: list[Path], state: str) -> None:
+    """One line per file of a data set."""
+    for file in files:
+        click.echo(file)
+    click.echo(f"{name} {state}" if files else f"{name} needs no files")
+
+
+def _headline(function: Any) -> str:
+    """The first line of a docstring, without the shapes behind it."""
+    return (inspect.getdoc(function) or "").partition("\n")[0].partition("  ")[0]
+
+
+def _table(rows: dict[str, str]) -> None:
+    """Names and what they stand for, in two columns."""
+    width = max(map(len, rows), default=0)
+    for name, text in rows.items():
+        click.echo(f"{name:{width}}  {text}".rstrip())

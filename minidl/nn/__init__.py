@@ -1,0 +1,21 @@
+"""Layers: parameters and one op call each."""
+
+from minidl.nn import init
+from minidl.nn.containers import Concat, ModuleList, Sequential
+from minidl.nn.layers import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Identity,
+    Linear,
+    MaxPool2d,
+    ReLU,
+)
+from minidl.nn.module import HookHandle, Module, Parameter
+
+__all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm2d", "Concat", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool", "HookHandle",
+           "Identity", "Linear", "MaxPool2d", "Module", "ModuleList", "Parameter", "ReLU", "Sequential", "init"]

@@ -1,0 +1,70 @@
+"""Activations and the softmax family. Each keeps its result rather than its input: the gradient is a formula in y."""
+
+from typing import Any
+
+from minidl import backend
+from minidl.autograd import op
+from minidl.backend import Array
+from minidl.ops._shapes import axes_of
+
+
+@op
+def relu(x: Array) -> Any:
+    """max(x, 0); the gradient at 0 is 0."""
+    xp = backend.of(x)
+    y = xp.relu(x)
+
+    def grad_x(g: Array) -> Array:
+        return xp.relu_grad(g, y)
+
+    return y, (grad_x,)
+
+
+@op
+def sigmoid(x: Array) -> Any:
+    """1 / (1 + e^-x); dy/dx = y (1 - y)."""
+    xp = backend.of(x)
+    y = xp.sigmoid(x)
+
+    def grad_x(g: Array) -> Array:
+        return xp.mul(g, xp.mul(y, xp.sub(1.0, y)))
+
+    return y, (grad_x,)
+
+
+@op
+def tanh(x: Array) -> Any:
+    """Hyperbolic tangent; dy/dx = 1 - y^2."""
+    xp = backend.of(x)
+    y = xp.tanh(x)
+
+    def grad_x(g: Array) -> Array:
+        return xp.mul(g, xp.sub(1.0, xp.mul(y, y)))
+
+    return y, (grad_x,)
+
+
+@op
+def softmax(x: Array, *, axis: int = -1) -> Any:
+    """e^x / sum(e^x) along an axis.  grad_x = y (g - sum(g y))."""
+    (axis,) = axes_of("softmax", x.ndim, axis)
+    xp = backend.of(x)
+    y = xp.softmax(x, axis)
+
+    def grad_x(g: Array) -> Array:
+        return xp.mul(y, xp.sub(g, xp.sum(xp.mul(g, y), axis=axis, keepdims=True)))
+
+    return y, (grad_x,)
+
+
+@op
+def log_softmax(x: Array, *, axis: int = -1) -> Any:
+    """log(softmax(x)) along an axis.  grad_x = g - e^y sum(g)."""
+    (axis,) = axes_of("log_softmax", x.ndim, axis)
+    xp = backend.of(x)
+    y = xp.log_softmax(x, axis)
+
+    def grad_x(g: Array) -> Array:
+        return xp.sub(g, xp.mul(xp.exp(y), xp.sum(g, axis=axis, keepdims=True)))
+
+    return y, (grad_x,)

@@ -1,0 +1,203 @@
+"""What optimisers share: parameters, learning rate, the arrays kept per parameter, and state as plain data.
+
+An optimiser is a list of hyper-parameters, a list of slots (arrays that each parameter carries along, such as
+a velocity), and one call of a backend's update; this file does the rest. The arithmetic lives in
+backend/*/update.py, one pass per parameter.
+"""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minidl import backend
+from minidl.autograd import Tensor
+from minidl.backend import Array
+from minidl.errors import CheckpointError, DTypeError, ShapeError
+
+State = dict[str, Any]  # flat and plain: numpy arrays, numbers, strings
+
+
+class Optimizer(ABC):
+    """Changes parameters by their gradients, once per `step`.
+
+    params  Tensors that require a gradient, in any iterable; `step` leaves one alone that has no gradient
+    lr      the learning rate; assign to it (or let a schedule do so) at any time
+
+    ValueError for no parameters, one given twice or one that needs no gradient, or a learning rate that is
+    negative or not finite; TypeError for what is no Tensor.
+    """
+
+    hyper: ClassVar[tuple[str, ...]]  # the attributes that, with the slots, make up the state
+
+    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
+        self.params = trainable(params, self.name)
+        self.lr = lr
+        self._slots: dict[str, list[Array]] = {}
+        self._steps = np.zeros(len(self.params), np.int64)  # how often each parameter was updated
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = number(self.name, "lr", value)
+
+    @abstractmethod
+    def slots(self) -> dict[str, float]:
+        """The arrays each parameter carries along: name -> the value they start at."""
+
+    @abstractmethod
+    def update(self, p: Array, g: Array, slots: dict[str, Array], step: int) -> None:
+        """Change p and its slots in place by the gradient g; this is p's step-th update, counted from 1."""
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient.  ShapeError or DTypeError when one does not fit."""
+        slots = self._filled_slots()
+        for i, p in enumerate(self.params):
+            if p.grad is None:
+                continue
+            kept = {name: arrays[i] for name, arrays in slots.items()}
+            self._check_fit(i, p.data, {"its gradient": p.grad.data, **kept})
+            self._steps[i] += 1
+            self.update(p.data, p.grad.data, kept, int(self._steps[i]))
+            p.mark_written()
+
+    def zero_grad(self) -> None:
+        """Set every parameter's `.grad` to None."""
+        for p in self.params:
+            p.grad = None
+
+    def state_dict(self) -> State:
+        """Everything needed to continue exactly, as plain data: arrays are copies, named "slot.index"."""
+        state: State = {"optimizer": self.name, **{key: getattr(self, key) for key in self.hyper}}
+        state["steps"] = self._steps.copy()
+        for name, arrays in self._filled_slots().items():
+            state.update((f"{name}.{i}", to_host(array)) for i, array in enumerate(arrays))
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned, hyper-parameters included.
+
+        CheckpointError, naming the key, when it is another optimiser's or was made for other parameters;
+        then nothing has changed.
+        """
+        where = f"{self.name}.load_state_dict"
+        check_kind(state, "optimizer", self.name, where)
+        loaded = copy.copy(self)
+        loaded._slots = {}
+        for key in self.hyper:
+            setattr(loaded, key, read_number(state, key, getattr(self, key), where))
+        keys = {name: [f"{name}.{i}" for i in range(len(self.params))] for name in loaded.slots()}
+        check_keys(state, ["optimizer", *self.hyper, "steps", *chain(*keys.values())], where)
+        loaded._steps = read_array(state, "steps", self._steps, where)
+        for name, names in keys.items():
+            pairs = zip(names, self.params, strict=True)
+            loaded._slots[name] = [read_array(state, key, p.data, where) for key, p in pairs]
+        vars(self).update(vars(loaded))
+
+    def _filled_slots(self) -> dict[str, list[Array]]:
+        """The slots in use, made when first needed: until then parameters may be cast or moved."""
+        wanted = self.slots()
+        for name, start in wanted.items():
+            if name not in self._slots:
+                self._slots[name] = [backend.asarray(np.full(p.shape, start, p.dtype), p.device)
+                                     for p in self.params]
+        return {name: self._slots[name] for name in wanted}
+
+    def _check_fit(self, i: int, p: Array, others: dict[str, Array]) -> None:
+        for what, array in others.items():
+            if array.shape != p.shape:
+                raise ShapeError(f"{self.name}.step: parameter {i} has shape {p.shape} "
+                                 f"but {what} has {array.shape}")
+            if array.dtype != p.dtype:
+                raise DTypeError(f"{self.name}.step: parameter {i} is {p.dtype} but {what} is {array.dtype}; "
+                                 f"cast the model before the optimiser's first step")
+
+
+def tensors(params: Iterable[Tensor], where: str) -> list[Tensor]:
+    """`params` as a list.  TypeError when something in it is no Tensor, or when it is a single Tensor."""
+    if isinstance(params, Tensor):
+        raise TypeError(f"{where}: params is a single Tensor; give a list of them, [tensor]")
+    result = list(params)
+    for i, p in enumerate(result):
+        if not isinstance(p, Tensor):
+            raise TypeError(f"{where}: params[{i}] is a {type(p).__name__}, not a Tensor; "
+                            f"give model.parameters()")
+    return result
+
+
+def trainable(params: Iterable[Tensor], where: str) -> list[Tensor]:
+    """`params` as a list of distinct Tensors, at least one, that all require a gradient."""
+    result = tensors(params, where)
+    if not result:
+        raise ValueError(f"{where}: params is empty (a generator that was used up?)")
+    places: dict[int, int] = {}
+    for i, p in enumerate(result):
+        if not p.requires_grad:
+            raise ValueError(f"{where}: params[{i}] of shape {p.shape} does not require a gradient")
+        if id(p) in places:
+            raise ValueError(f"{where}: params[{i}] and params[{places[id(p)]}] are the same Tensor; "
+                             f"it would be updated twice")
+        places[id(p)] = i
+    return result
+
+
+def number(where: str, name: str, value: float, low: float = 0.0, below: float = math.inf) -> float:
+    """`value` as a float.  ValueError unless low <= value < below."""
+    if not low <= value < below:
+        raise ValueError(f"{where}: {name} is {value}, it must lie in {low:g} <= {name} < {below:g}")
+    return float(value)
+
+
+def to_host(array: Array) -> Array:
+    """A copy in host memory."""
+    return np.array(Tensor(array).numpy())
+
+
+def check_kind(state: Mapping[str, Any], key: str, name: str, where: str) -> None:
+    """CheckpointError unless `state` says under `key` that it is the state of a `name`."""
+    if state.get(key) != name:
+        raise CheckpointError(f"{where}: {key!r} is {state.get(key)!r} in this state, it must be {name!r}")
+
+
+def check_keys(state: Mapping[str, Any], expected: list[str], where: str) -> None:
+    """CheckpointError unless `state` has exactly the expected keys."""
+    missing = [key for key in expected if key not in state]
+    known = set(expected)
+    unexpected = [key for key in state if key not in known]
+    for text, keys in (("lacks", missing), ("has the unknown", unexpected)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise CheckpointError(f"{where}: the state {text} {', '.join(map(repr, keys[:3]))}{more}; "
+                                  f"was it made for other parameters or options?")
+
+
+def read_number(state: Mapping[str, Any], key: str, like: Any, where: str) -> Any:
+    """The number under `key`, of the type of `like` (bool, int, float).  CheckpointError if there is none."""
+    try:
+        return type(like)(state[key])
+    except KeyError as error:
+        raise CheckpointError(f"{where}: the state lacks {key!r}") from error
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{where}: {key!r} is {state[key]!r}, not a number") from error
+
+
+def read_array(state: Mapping[str, Any], key: str, like: Array, where: str) -> Array:
+    """A copy of the array under `key`, on the device of `like`.  CheckpointError if shape or dtype differ."""
+    array = np.array(state[key])
+    if array.shape != like.shape:
+        raise CheckpointError(f"{where}: {key!r} has shape {array.shape}, but {like.shape} is needed here")
+    if array.dtype != like.dtype:
+        raise CheckpointError(f"{where}: {key!r} is {array.dtype}, but {like.dtype} is needed here")
+    return backend.asarray(array, backend.device_of(like))

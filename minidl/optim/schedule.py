@@ -1,0 +1,199 @@
+"""Learning-rate schedules: each a closed form of the number of steps taken, so a resumed run goes on exactly.
+
+A schedule writes `optimizer.lr` when it is made and at every `step()`. Its attribute `per` says when that is
+due, after each epoch or after each step of the optimiser; `Model.fit` looks at it.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from minidl.optim.optimizer import Optimizer, State, check_keys, check_kind, number, read_number
+
+Per = Literal["epoch", "step"]
+
+
+class Schedule(ABC):
+    """Sets the optimiser's learning rate to `lr_at(count)`, where `count` is how often `step` was called.
+
+    base_lr is the optimiser's learning rate when the schedule is made.
+    ValueError unless per is "epoch" or "step", or for a factor, a rate or a number of steps out of range.
+    """
+
+    def __init__(self, optimizer: Optimizer, per: Per) -> None:
+        if per not in ("epoch", "step"):
+            raise ValueError(f'{self.name}: per is {per!r}, it must be "epoch" or "step"')
+        self.optimizer, self.per = optimizer, per
+        self.base_lr = optimizer.lr
+        self._go_to(0)
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def lr(self) -> float:
+        """The learning rate this schedule has set."""
+        return self.lr_at(self.count)
+
+    @abstractmethod
+    def lr_at(self, count: int) -> float:
+        """The learning rate after `count` steps."""
+
+    def step(self) -> None:
+        """Count one epoch or one step of the optimiser, and set the learning rate of the next."""
+        self._go_to(self.count + 1)
+
+    def state_dict(self) -> State:
+        """Everything needed to continue exactly, as plain numbers."""
+        return {"schedule": self.name, "count": self.count, "base_lr": self.base_lr}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned, and set the optimiser's learning rate.
+
+        CheckpointError, naming the key, when it is another schedule's; then nothing has changed.
+        """
+        count, self.base_lr = self._read(state)
+        self._go_to(count)
+
+    def _read(self, state: Mapping[str, Any]) -> tuple[int, float]:
+        """count and base_lr from a state, checked."""
+        where = f"{self.name}.load_state_dict"
+        check_kind(state, "schedule", self.name, where)
+        check_keys(state, list(self.state_dict()), where)
+        return read_number(state, "count", 0, where), read_number(state, "base_lr", 0.0, where)
+
+    def _go_to(self, count: int) -> None:
+        self.count = count
+        self.optimizer.lr = self.lr_at(count)
+
+
+class StepLR(Schedule):
+    """lr = base_lr * gamma ** (count // step_size): a drop every step_size epochs."""
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, *,
+                 per: Per = "epoch") -> None:
+        self.step_size = _whole("StepLR", "step_size", step_size)
+        self.gamma = number("StepLR", "gamma", gamma)
+        super().__init__(optimizer, per)
+
+    def lr_at(self, count: int) -> float:
+        return self.base_lr * self.gamma ** (count // self.step_size)
+
+
+class ExponentialLR(Schedule):
+    """lr = base_lr * gamma ** (count // step_size), or without staircase gamma ** (count / step_size).
+
+    The defaults, 0.94 every two epochs, are those of Szegedy et al. 2015, arXiv:1512.00567, section 8.
+    """
+
+    def __init__(self, optimizer: Optimizer, gamma: float = 0.94, step_size: int = 2, *,
+                 staircase: bool = True, per: Per = "epoch") -> None:
+        self.gamma = number("ExponentialLR", "gamma", gamma)
+        self.step_size = _whole("ExponentialLR", "step_size", step_size)
+        self.staircase = staircase
+        super().__init__(optimizer, per)
+
+    def lr_at(self, count: int) -> float:
+        exponent = count // self.step_size if self.staircase else count / self.step_size
+        return self.base_lr * self.gamma**exponent
+
+
+class CosineLR(Schedule):
+    """Half a cosine from base_lr down to min_lr, reached after total_steps and kept from there on.
+
+    lr = min_lr + (base_lr - min_lr) * (1 + cos(pi * count / total_steps)) / 2
+    Loshchilov and Hutter 2016, arXiv:1608.03983, equation 5, without restarts.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, min_lr: float = 0.0, *,
+                 per: Per = "step") -> None:
+        self.total_steps = _whole("CosineLR", "total_steps", total_steps)
+        self.min_lr = number("CosineLR", "min_lr", min_lr)
+        super().__init__(optimizer, per)
+
+    def lr_at(self, count: int) -> float:
+        return _cosine(self.base_lr, self.min_lr, min(count / self.total_steps, 1.0))
+
+
+class OneCycleLR(Schedule):
+    """Half a cosine up to max_lr, then half a cosine down in the rest of total_steps; there it stays.
+
+    It starts at max_lr * start_factor, is at max_lr after warmup_fraction * total_steps, and ends at
+    max_lr * end_factor; the optimiser's own learning rate is not used.
+    Smith and Topin 2017, arXiv:1708.07120, with cosines for the paper's straight lines.
+    """
+
+    def __init__(self, optimizer: Optimizer, max_lr: float, total_steps: int, *, warmup_fraction: float = 0.3,
+                 start_factor: float = 1 / 25, end_factor: float = 1e-4, per: Per = "step") -> None:
+        self.max_lr = number("OneCycleLR", "max_lr", max_lr)
+        self.total_steps = _whole("OneCycleLR", "total_steps", total_steps)
+        self.warmup_fraction = number("OneCycleLR", "warmup_fraction", warmup_fraction, below=1.0)
+        self.start_factor = number("OneCycleLR", "start_factor", start_factor)
+        self.end_factor = number("OneCycleLR", "end_factor", end_factor)
+        super().__init__(optimizer, per)
+
+    def lr_at(self, count: int) -> float:
+        warmup = self.warmup_fraction * self.total_steps
+        if count < warmup:
+            return _cosine(self.max_lr * self.start_factor, self.max_lr, count / warmup)
+        done = min((count - warmup) / (self.total_steps - warmup), 1.0)
+        return _cosine(self.max_lr, self.max_lr * self.end_factor, done)
+
+
+class Warmup(Schedule):
+    """A straight line up to the full learning rate in `steps`, then the schedule `after`, counted from there.
+
+    lr = full * (start_factor + (1 - start_factor) * count / steps), full being what `after` begins with, or
+    base_lr without one. With the default start_factor the first step has learning rate 0; with per="epoch"
+    that would be a whole epoch, so give a start_factor there. Make `after` for the same optimiser and the
+    same `per`, and step the Warmup alone.  ValueError when they differ.
+    Goyal et al. 2017, arXiv:1706.02677, section 2.2.
+    """
+
+    def __init__(self, optimizer: Optimizer, steps: int, after: Schedule | None = None,
+                 start_factor: float = 0.0, *, per: Per = "step") -> None:
+        if after is not None and after.optimizer is not optimizer:
+            raise ValueError(f"Warmup: after={after.name} was made for another optimiser")
+        if after is not None and after.per != per:
+            raise ValueError(f'Warmup: it counts per="{per}" but after={after.name} per="{after.per}"; '
+                             f"give both the same per")
+        self.steps = _whole("Warmup", "steps", steps)
+        self.after = after
+        self.start_factor = number("Warmup", "start_factor", start_factor)
+        super().__init__(optimizer, per)
+
+    def lr_at(self, count: int) -> float:
+        if count >= self.steps:
+            return self.after.lr_at(count - self.steps) if self.after else self.base_lr
+        full = self.after.lr_at(0) if self.after else self.base_lr
+        return full * (self.start_factor + (1.0 - self.start_factor) * count / self.steps)
+
+    def state_dict(self) -> State:
+        after = self.after.state_dict() if self.after else {}
+        return super().state_dict() | {f"after.{key}": value for key, value in after.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._read(state)
+        if self.after:
+            own = "after."
+            self.after.load_state_dict({key[len(own):]: state[key] for key in state if key.startswith(own)})
+        super().load_state_dict(state)
+
+    def _go_to(self, count: int) -> None:
+        if self.after:
+            self.after._go_to(max(0, count - self.steps))
+        super()._go_to(count)
+
+
+def _whole(where: str, name: str, value: int) -> int:
+    """`value`.  ValueError unless it is a whole number of at least 1."""
+    if int(value) != value or value < 1:
+        raise ValueError(f"{where}: {name} is {value}, it must be a whole number of at least 1")
+    return int(value)
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    """Half a cosine from start (done = 0) to end (done = 1)."""
+    return end + (start - end) * (1.0 + math.cos(math.pi * done)) / 2.0

@@ -1,0 +1,8 @@
+"""Training: the loop, recipes, callbacks, checkpoints, evaluation."""
+
+from minidl.train import callbacks, checkpoint
+from minidl.train.evaluate import evaluate, predict
+from minidl.train.fit import History, Run, fit
+from minidl.train.recipe import Recipe, default_for
+
+__all__ = ["History", "Recipe", "Run", "callbacks", "checkpoint", "default_for", "evaluate", "fit", "predict"]

@@ -1,0 +1,78 @@
+"""Running a trained network over images: evaluate and predict."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minidl import backend, ops
+from minidl.autograd import Tensor, no_grad
+from minidl.data import Dataset, Loader, transforms
+from minidl.errors import ShapeError
+from minidl.nn import Module
+from minidl.train.metrics import Mean
+from minidl.train.sources import as_data, check_fit, check_labels, shape_and_classes
+
+
+@contextmanager
+def mode(model: Module, training: bool) -> Iterator[None]:
+    """Training or evaluation behaviour inside; afterwards every module is as it was."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was in before:
+            module.training = was
+
+
+def evaluate(model: Module, data: Any, labels: Any = None, *, batch_size: int = 256) -> dict[str, float]:
+    """See `Model.evaluate`."""
+    source = as_data(data, labels)
+    shape, classes = shape_and_classes(source)
+    check_fit(model, shape, classes, "evaluate")
+    split = source.test if isinstance(source, Dataset) else source
+    check_labels(model, split, "evaluate")
+    total = run_over(model, Loader(split, batch_size=batch_size, preprocess=preprocessing(model)))
+    return {"loss": total.loss, "accuracy": total.accuracy, "top5": total.top5}
+
+
+def predict(model: Module, images: Any, *, batch_size: int = 256) -> np.ndarray:
+    """See `Model.predict`."""
+    array = np.asarray(images.numpy() if isinstance(images, Tensor) else images)
+    if array.ndim != 4:
+        cure = "; for one image pass image[None]" if array.ndim == 3 else ""
+        raise ShapeError(f"predict: images have shape {array.shape}, they must be (N, H, W, C){cure}")
+    check_fit(model, array.shape[1:], None, "predict")
+    parts = []
+    with no_grad(), mode(model, False):
+        for start in range(0, len(array), batch_size):
+            x = transforms.preprocess(array[start:start + batch_size], preprocessing(model))
+            parts.append(ops.softmax(model(as_input(model, x))).numpy())
+    if not parts:
+        raise ShapeError(f"predict: images have shape {array.shape}: a batch of size 0")
+    return np.concatenate(parts)
+
+
+def run_over(model: Module, loader: Loader) -> Mean:
+    """Loss and accuracies of the model in evaluation mode over all batches."""
+    total = Mean()
+    with no_grad(), mode(model, False):
+        for x, y in loader:
+            logits = model(as_input(model, x))
+            total.update(ops.cross_entropy(logits, y).item(), logits.numpy(), y)
+    return total
+
+
+def preprocessing(model: Module) -> dict[str, Any]:
+    """What happens to uint8 images before the network sees them; {} divides by 255."""
+    return getattr(model, "preprocess", None) or {}
+
+
+def as_input(model: Module, x: np.ndarray) -> Tensor:
+    """A host batch as a Tensor of the model's device and dtype."""
+    first = next(model.parameters(), None)
+    if first is None:
+        return Tensor(x)
+    return Tensor(backend.asarray(x.astype(first.dtype, copy=False), first.device))

@@ -1,0 +1,165 @@
+"""The folder of one training run: what was asked, how it went, where it stands, and what came out.
+
+    config.json         model, data and settings, each with the value that was used; at last the result too
+    metrics.csv         one line per epoch
+    log.txt             the layer table, one line per epoch, the result
+    checkpoint/         the state that a killed run continues from
+    model.safetensors   the final weights; nothing in it depends on the clock
+
+config.json is the one file that decides: a folder is a run if it has one, and the run is finished once a
+result stands in it. So the result is written last, after the weights.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minidl.errors import CheckpointError
+from minidl.io import write_atomic
+from minidl.train.callbacks import Callback
+
+if TYPE_CHECKING:
+    from minidl.train.fit import Run
+
+RUNS = Path("runs")  # where runs without a folder of their own go, below the current folder
+FREE = ("epochs", "device", "data_dir")  # what may differ when a run continues: how far, and where
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run, by name."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "model.safetensors"
+
+    def used(self) -> bool:
+        """Whether anything is there already."""
+        return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+
+    def read_config(self) -> dict[str, Any]:
+        """What config.json holds.  CheckpointError when the folder has none, or a damaged one."""
+        try:
+            config = json.loads(self.config.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise CheckpointError(f"{self.path} is not a run folder: it has no config.json") from None
+        except ValueError as error:
+            raise CheckpointError(f"{self.config} is damaged: {error}") from None
+        if not isinstance(config, dict):
+            raise CheckpointError(f"{self.config} is damaged: it does not hold a table of settings")
+        return config
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Replace config.json in one step, so that a kill leaves the old one or the new one."""
+        write_atomic(self.config, (json.dumps(config, indent=2) + "\n").encode())
+
+    def give_up(self) -> None:
+        """Remove a folder that `claim` made when its run could not start; one with a checkpoint stays."""
+        if not self.checkpoint.exists():
+            self.config.unlink(missing_ok=True)
+            self.path.rmdir()
+
+    def write_log(self, text: str) -> None:
+        """Add lines to log.txt."""
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+
+def claim(out: Path | None, name: str) -> RunFolder:
+    """Make the folder of a new run: `out`, or else runs/NAME, and when that is taken runs/NAME-2, -3, ...
+
+    FileExistsError when `out` holds anything. Two runs that start together by default get two folders.
+    """
+    if out is not None:
+        run = RunFolder(out)
+        check_unused(run)
+        out.mkdir(parents=True, exist_ok=True)
+        return run
+    for number in itertools.count(max(_numbers(name), default=0) + 1):
+        path = _numbered(name, number)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:  # another run took it a moment ago
+            continue
+        return RunFolder(path)
+    raise AssertionError("unreachable: the numbers never end")
+
+
+def latest(name: str) -> RunFolder:
+    """The last run that `claim` made for this name; runs/NAME if there is none yet."""
+    return RunFolder(_numbered(name, max(_numbers(name), default=1)))
+
+
+def check_unused(run: RunFolder) -> None:
+    """FileExistsError when the folder holds anything."""
+    if run.used():
+        raise FileExistsError(f"{run.path} is in use already; --resume continues the run in it, "
+                              "--out names another folder")
+
+
+def continued(run: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings a run continues with: those it began with, but how far and where as in `asked`.
+
+    `asked` holds what the user gave, None where nothing was; CheckpointError where it contradicts the run.
+    """
+    config = run.read_config()
+    for key, value in asked.items():
+        began = config.get(key)
+        if value is None:
+            continue
+        if isinstance(value, dict):  # model arguments: those that were given must be as they were
+            value = {**(began or {}), **value}
+        if key in FREE:
+            config[key] = value
+        elif value != began:
+            raise CheckpointError(f"{run.path} began with {key} = {began} and cannot go on with {value}: "
+                                  "leave it out, or start a new run in another folder")
+    return config
+
+
+class LogFile(Callback):
+    """Writes the layer table and one line per epoch to log.txt."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def begin(self, run: "Run") -> None:
+        if hasattr(run.model, "summary") and not self.folder.log.exists():
+            self.folder.write_log(run.model.summary())
+
+    def epoch_end(self, run: "Run") -> None:
+        values = "  ".join(f"{key} {column[-1]:.4g}" for key, column in run.history.history.items())
+        self.folder.write_log(f"epoch {run.epoch}/{run.epochs}  {values}")
+
+
+def _numbered(name: str, number: int) -> Path:
+    return RUNS / (name if number == 1 else f"{name}-{number}")
+
+
+def _numbers(name: str) -> list[int]:
+    """The numbers taken by this name's folders; the plain name counts as 1."""
+    pattern = re.compile(re.escape(name) + r"(?:-([1-9][0-9]*))?")
+    found = (pattern.fullmatch(path.name) for path in RUNS.glob("*"))
+    return [int(match[1] or 1) for match in found if match]

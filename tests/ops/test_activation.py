@@ -1,0 +1,79 @@
+"""Activations and the softmax family: values, gradients, large inputs, ties."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from minidl import ops
+from minidl.autograd import Tensor, tensor
+from minidl.errors import ShapeError
+from minidl.testing import GradcheckSettings, agree, gradcheck, strategies
+from minidl.testing.strategies import ArrayCase
+
+MAY_BE_ZERO = GradcheckSettings(allow_zero=True)  # relu of negative values alone
+
+
+@pytest.mark.parametrize("op", [ops.relu, ops.sigmoid, ops.tanh], ids=lambda op: op.__name__)
+def test_activations(op: Callable[..., Tensor]) -> None:
+    @given(strategies.arrays(strategies.shapes(), values=("normal", "ties")))
+    def check(x: np.ndarray) -> None:
+        assert agree(op, ArrayCase(x=x))
+        assert gradcheck(op, x, settings=MAY_BE_ZERO)
+
+    check()
+
+
+@pytest.mark.parametrize("op", [ops.softmax, ops.log_softmax], ids=lambda op: op.__name__)
+def test_softmax_family(op: Callable[..., Tensor]) -> None:
+    @given(strategies.softmax_cases())
+    def check(case: ArrayCase) -> None:
+        assert agree(op, case)
+        assert gradcheck(op, case.x, **case.options)
+
+    check()
+
+
+def test_relu_has_gradient_zero_at_zero() -> None:
+    x = tensor(np.array([-1.0, 0.0, -0.0, 2.0]), requires_grad=True)
+    ops.relu(x).backward(np.ones(4))
+    assert x.grad is not None
+    np.testing.assert_array_equal(x.grad.data, [0, 0, 0, 1])
+
+
+def test_relu_keeps_nan() -> None:
+    """A diverged network must show it."""
+    assert np.isnan(ops.relu(np.array([np.nan, 1.0])).data[0])
+
+
+@pytest.mark.parametrize("size", [40_000])
+def test_relu_on_arrays_large_enough_for_threads(size: int) -> None:
+    x = strategies.VALUES["ties"](np.random.default_rng(0), (size,)).astype(np.float32)
+    t = tensor(x, requires_grad=True)
+    y = ops.relu(t)
+    y.backward(np.ones_like(x))
+    assert t.grad is not None
+    np.testing.assert_array_equal(y.data, np.maximum(x, 0))
+    np.testing.assert_array_equal(t.grad.data, x > 0)
+
+
+def test_sigmoid_and_tanh_of_large_values() -> None:
+    """Neither overflows, and the left tail of the sigmoid keeps its digits."""
+    x = np.array([-80.0, -30.0, -15.0, -5.0, 5.0, 30.0, 1000.0])
+    assert agree(ops.sigmoid, ArrayCase(x=x))
+    assert agree(ops.tanh, ArrayCase(x=x))
+
+
+@pytest.mark.parametrize("scale", [1e4, -1e4])
+def test_softmax_of_large_values(scale: float) -> None:
+    x = np.array([[scale, 0.0, scale], [scale, scale + 1, scale - 1]])
+    for op in (ops.softmax, ops.log_softmax):
+        assert agree(op, ArrayCase(x=x))
+        assert np.all(np.isfinite(op(x).data))
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_an_axis_outside_the_array(name: str) -> None:
+    with pytest.raises(ShapeError, match=f"{name}: axis 2 is outside an array with 2 axes"):
+        getattr(ops, name)(np.zeros((2, 3)), axis=2)

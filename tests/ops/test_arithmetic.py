@@ -1,0 +1,160 @@
+"""Elementwise arithmetic: values, broadcast gradients, ties, dtypes of scalars, errors."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from minidl import ops
+from minidl.autograd import Tensor, tensor
+from minidl.errors import DTypeError, ShapeError
+from minidl.testing import GradcheckSettings, agree, gradcheck, strategies
+from minidl.testing.strategies import ArrayCase, PairCase
+
+# A drawn input may leave one argument without influence: maximum(a, b) where a is larger everywhere.
+MAY_BE_ZERO = GradcheckSettings(allow_zero=True)
+
+BINARY = pytest.mark.parametrize(
+    ("op", "values"),
+    [(ops.add, ("normal", "ties")), (ops.sub, ("normal", "ties")), (ops.mul, ("normal", "ties")),
+     (ops.div, ("positive",)), (ops.pow, ("positive",)),
+     (ops.maximum, ("normal", "ties")), (ops.minimum, ("normal", "ties"))],
+    ids=lambda value: getattr(value, "__name__", None) or "-".join(value))
+UNARY = pytest.mark.parametrize(
+    ("op", "values"),
+    [(ops.neg, ("normal", "ties")), (ops.abs, ("normal", "ties")), (ops.exp, ("normal", "ties")),
+     (ops.log, ("positive",)), (ops.sqrt, ("positive",))],
+    ids=lambda value: getattr(value, "__name__", None) or "-".join(value))
+
+
+@BINARY
+def test_binary_ops(op: Callable[..., Tensor], values: tuple[str, ...]) -> None:
+    @given(strategies.broadcastable_arrays(values=values))
+    def check(arrays: list[np.ndarray]) -> None:
+        a, b = arrays
+        assert agree(op, PairCase(a=a, b=b))
+        assert gradcheck(op, a, b, settings=MAY_BE_ZERO)
+
+    check()
+
+
+@UNARY
+def test_unary_ops(op: Callable[..., Tensor], values: tuple[str, ...]) -> None:
+    @given(strategies.arrays(strategies.shapes(), values=values))
+    def check(x: np.ndarray) -> None:
+        assert agree(op, ArrayCase(x=x))
+        assert gradcheck(op, x, settings=MAY_BE_ZERO)
+
+    check()
+
+
+@given(strategies.broadcastable_arrays(3))
+def test_where(arrays: list[np.ndarray]) -> None:
+    condition, a, b = arrays
+    assert agree(lambda a, b: ops.where(condition > 0, a, b), PairCase(a=a, b=b), bound=lambda u, a, b: 0.0,
+                 reference=lambda a, b: np.where(condition > 0, a, b).astype(np.float64))
+    assert gradcheck(lambda a, b: ops.where(condition > 0, a, b), a, b, settings=MAY_BE_ZERO)
+
+
+@given(strategies.arrays(strategies.shapes(), values=("normal", "ties")))
+def test_clip(x: np.ndarray) -> None:
+    for low, high in ((-0.5, 0.5), (None, 1.0), (-1.0, None)):
+        assert agree(ops.clip, ArrayCase(x=x, options={"low": low, "high": high}))
+        assert gradcheck(ops.clip, x, low, high, settings=MAY_BE_ZERO)
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3, -1])
+def test_pow_of_negative_bases_by_a_number(exponent: int) -> None:
+    x = np.array([-2.0, -0.5, 1.5])
+    assert agree(lambda x: ops.pow(x, exponent), ArrayCase(x=x), reference=lambda x: x.astype(np.float64) ** exponent,
+                 bound=lambda u, x: 8 * u * np.abs(x ** exponent))
+    assert gradcheck(lambda x: ops.pow(x, exponent), x, settings=MAY_BE_ZERO)
+
+
+def test_pow_at_zero_has_finite_gradients() -> None:
+    x, exponent = tensor(np.zeros(3), requires_grad=True), tensor(np.array([0.0, 1.0, 2.0]), requires_grad=True)
+    ops.pow(x, exponent).backward(np.ones(3))
+    assert x.grad is not None
+    assert exponent.grad is not None
+    np.testing.assert_array_equal(x.grad.data, [0, 1, 0])
+    np.testing.assert_array_equal(exponent.grad.data, [0, 0, 0])
+
+
+def test_ties_of_maximum_share_the_gradient() -> None:
+    for op in (ops.maximum, ops.minimum):
+        a, b = tensor(np.ones(2), requires_grad=True), tensor(np.ones(2), requires_grad=True)
+        op(a, b).backward(np.array([2.0, 4.0]))
+        assert a.grad is not None
+        assert b.grad is not None
+        np.testing.assert_array_equal(a.grad.data, [1, 2])
+        np.testing.assert_array_equal(b.grad.data, [1, 2])
+
+
+def test_abs_has_gradient_zero_at_zero() -> None:
+    x = tensor(np.array([-1.0, 0.0, 2.0]), requires_grad=True)
+    ops.abs(x).backward(np.ones(3))
+    assert x.grad is not None
+    np.testing.assert_array_equal(x.grad.data, [-1, 0, 1])
+
+
+def test_one_tensor_on_both_sides_receives_both_gradients() -> None:
+    for op in (ops.add, ops.sub, ops.mul, ops.div, ops.pow, ops.maximum):
+        assert gradcheck(lambda x, op=op: op(x, x), np.array([0.5, 1.5]), settings=MAY_BE_ZERO)
+
+
+@pytest.mark.parametrize("scalar", [2, 2.0, np.float64(2), np.float32(2), np.int64(2), True], ids=repr)
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "div", "pow", "maximum", "minimum"])
+def test_scalars_take_the_tensors_dtype(name: str, scalar: Any) -> None:
+    x = tensor(np.array([1.0, 2.0], np.float32), requires_grad=True)
+    for y in (getattr(ops, name)(x, scalar), getattr(ops, name)(scalar, x)):
+        assert y.dtype == np.float32
+        y.backward(np.ones(2, np.float32))
+        assert x.grad is not None
+        assert x.grad.dtype == np.float32
+
+
+def test_operators_are_the_ops() -> None:
+    a, b = tensor(np.array([1.0, 2.0])), np.array([3.0, 4.0])
+    for found, expected in [(a + b, [4, 6]), (b + a, [4, 6]), (a - b, [-2, -2]), (b - a, [2, 2]), (a * b, [3, 8]),
+                            (b * a, [3, 8]), (b / a, [3, 2]), (a ** 2, [1, 4]), (2 ** a, [2, 4]), (-a, [-1, -2])]:
+        assert isinstance(found, Tensor)
+        np.testing.assert_array_equal(found.data, expected)
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "div", "pow", "maximum", "minimum"])
+def test_shapes_that_do_not_broadcast(name: str) -> None:
+    with pytest.raises(ShapeError, match=rf"{name}: a of shape \(2, 3\) and b of shape \(2, 4\) do not broadcast.* 3 meets 4"):
+        getattr(ops, name)(np.zeros((2, 3)), np.zeros((2, 4)))
+
+
+def test_where_names_the_shape_that_does_not_fit() -> None:
+    with pytest.raises(ShapeError, match=r"where: condition of shape \(3,\) and a of shape \(2,\) do not broadcast"):
+        ops.where(np.zeros(3, bool), np.zeros(2), np.zeros(2))
+
+
+def test_float_dtypes_never_mix() -> None:
+    with pytest.raises(DTypeError, match="add: b is float64 but the inputs before it are float32"):
+        ops.add(tensor(np.zeros(2, np.float32)), np.zeros(2))
+
+
+@pytest.mark.parametrize("name", ["exp", "log", "sqrt"])
+def test_integers_have_no_transcendental_ops(name: str) -> None:
+    with pytest.raises(DTypeError, match=f"{name}: x is int64; it works on floats"):
+        getattr(ops, name)(np.array([1, 2]))
+
+
+def test_clip_without_limits() -> None:
+    with pytest.raises(ValueError, match="clip: give low, high or both"):
+        ops.clip(np.zeros(2))
+
+
+def test_cast_changes_the_dtype_and_returns_the_gradient_in_the_old_one() -> None:
+    x = tensor(np.array([1.5, 2.5], np.float32), requires_grad=True)
+    y = ops.cast(x, dtype=np.dtype(np.float64))
+    y.backward(np.array([1.0, 2.0]))
+    assert y.dtype == np.float64
+    assert x.grad is not None
+    assert x.grad.dtype == np.float32
+    np.testing.assert_array_equal(x.grad.data, [1, 2])

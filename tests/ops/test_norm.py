@@ -1,0 +1,177 @@
+"""Batch normalisation: both modes against naive loops, running statistics, gradients through every path, errors."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from minidl import ops
+from minidl.autograd import Tensor, tensor
+from minidl.errors import ShapeError
+from minidl.testing import GradcheckSettings, agree, gradcheck, reference, strategies
+from minidl.testing.strategies import VALUES, BatchNormCase
+
+# A fused ReLU may close every output of a drawn case; with two values per channel the gradient of x all but vanishes.
+MAY_BE_ZERO = GradcheckSettings(allow_zero=True)
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return VALUES["normal"](np.random.default_rng(seed), shape)
+
+
+def case_of(n: int, h: int, w: int, c: int, **options: Any) -> BatchNormCase:
+    if options.get("residual"):
+        options["residual"] = normal(n, h, w, c, seed=5)
+    return BatchNormCase(x=normal(n, h, w, c), gamma=normal(c, seed=1), beta=normal(c, seed=2), running_mean=normal(c, seed=3),
+                         running_var=np.abs(normal(c, seed=4)) + 0.5, options=options)
+
+
+def check_gradients(case: BatchNormCase, settings: GradcheckSettings) -> bool:
+    """gradcheck of everything that has a gradient; the running statistics start afresh in every run."""
+    options = dict(case.options)
+    residual = options.pop("residual", None)
+
+    def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor | None) -> Tensor:
+        return ops.batch_norm(x, gamma, beta, case.running_mean.copy(), case.running_var.copy(), residual=residual, **options)
+
+    return gradcheck(batch_norm, case.x, case.gamma, case.beta, residual, settings=settings)
+
+
+@given(strategies.batch_norm_cases())
+def test_batch_norm(case: BatchNormCase) -> None:
+    assert agree(ops.batch_norm, case)
+
+
+@given(strategies.batch_norm_cases(values=("normal", "ties")))
+def test_batch_norm_gradients(case: BatchNormCase) -> None:
+    assert check_gradients(case, MAY_BE_ZERO)
+
+
+@pytest.mark.parametrize("case", [
+    case_of(2, 3, 2, 2, training=True),
+    case_of(2, 3, 2, 2, training=False),
+    case_of(2, 2, 3, 2, training=True, activation="relu", residual=True),
+    case_of(2, 2, 3, 2, training=False, activation="relu", residual=True),
+], ids=["train", "eval", "train-fused", "eval-fused"])
+def test_batch_norm_gradients_element_by_element(case: BatchNormCase) -> None:
+    assert check_gradients(case, GradcheckSettings(full=True))
+
+
+@given(strategies.batch_norm_cases(training=True, values=("normal", "ties")))
+def test_running_statistics(case: BatchNormCase) -> None:
+    mean, var = case.running_mean.copy(), case.running_var.copy()
+    ops.batch_norm(case.x, case.gamma, case.beta, mean, var, **case.options)
+    expected = reference.running_statistics(case.x, case.running_mean, case.running_var, momentum=case.options["momentum"])
+    np.testing.assert_allclose([mean, var], expected, rtol=1e-12, atol=1e-14)  # a few dozen roundings in float64
+
+
+def test_running_statistics_may_be_tensors_and_keep_their_dtype() -> None:
+    case = case_of(2, 3, 3, 4, training=True).astype(np.float32)
+    mean, var = tensor(case.running_mean), tensor(case.running_var)
+    before = mean.data
+    ops.batch_norm(case.x, case.gamma, case.beta, mean, var, training=True)
+    assert mean.data is before  # written in place
+    assert mean.dtype == var.dtype == np.float32
+    assert not np.array_equal(mean.data, case.running_mean)
+
+
+def test_evaluation_leaves_the_running_statistics_alone() -> None:
+    case = case_of(2, 3, 3, 4, training=False)
+    mean, var = case.running_mean.copy(), case.running_var.copy()
+    ops.batch_norm(case.x, case.gamma, case.beta, mean, var, training=False)
+    np.testing.assert_array_equal(mean, case.running_mean)
+    np.testing.assert_array_equal(var, case.running_var)
+
+
+def test_a_large_offset_costs_no_digits() -> None:
+    """The variance of 1000 + noise in float32: E[x^2] - mean^2 would have no correct digit left."""
+    rng = np.random.default_rng(0)
+    case = case_of(4, 8, 8, 3, training=True)
+    shifted = BatchNormCase(x=VALUES["offset"](rng, case.x.shape), gamma=case.gamma, beta=case.beta,
+                            running_mean=case.running_mean, running_var=case.running_var, options=case.options)
+    assert agree(ops.batch_norm, shifted)
+
+
+def test_more_rows_than_one_chunk() -> None:
+    case = case_of(3, 17, 19, 3, training=True, activation="relu", residual=True)
+    assert agree(ops.batch_norm, case)
+    assert check_gradients(case, GradcheckSettings())
+
+
+def test_fused_is_unfused() -> None:
+    case = case_of(2, 3, 3, 2, training=True, activation="relu", residual=True)
+
+    def results(fused: bool) -> list[np.ndarray]:
+        x, gamma, beta, residual = (tensor(array, requires_grad=True)
+                                    for array in (case.x, case.gamma, case.beta, case.options["residual"]))
+        statistics = case.running_mean.copy(), case.running_var.copy()
+        if fused:
+            y = ops.batch_norm(x, gamma, beta, *statistics, training=True, activation="relu", residual=residual)
+        else:
+            y = ops.relu(ops.batch_norm(x, gamma, beta, *statistics, training=True) + residual)
+        y.backward(normal(*y.shape, seed=6))
+        return [y.data, *(t.grad.data for t in (x, gamma, beta, residual) if t.grad is not None)]
+
+    for fused, unfused in zip(results(True), results(False), strict=True):
+        np.testing.assert_allclose(fused, unfused, rtol=1e-12, atol=1e-12)  # equal to rounding
+
+
+def test_repeated_backward_with_one_upstream_tensor() -> None:
+    """What the vjps share is computed once per backward, not once per upstream tensor."""
+    case = case_of(2, 3, 3, 2, training=True, activation="relu", residual=True)
+    leaves = [tensor(array, requires_grad=True) for array in (case.x, case.gamma, case.beta, case.options["residual"])]
+    x, gamma, beta, residual = leaves
+    y = ops.batch_norm(x, gamma, beta, case.running_mean, case.running_var, training=True, activation="relu",
+                       residual=residual)
+    upstream = Tensor(normal(*y.shape, seed=6))
+    y.backward(upstream, retain_graph=True)
+    once = [leaf.grad.data.copy() for leaf in leaves if leaf.grad is not None]
+    for _ in range(2):
+        y.backward(upstream, retain_graph=True)
+    for leaf, gradient in zip(leaves, once, strict=True):
+        assert leaf.grad is not None
+        np.testing.assert_allclose(leaf.grad.data, 3 * gradient, rtol=1e-12)
+    upstream.data *= -1.0
+    y.backward(upstream)
+    for leaf, gradient in zip(leaves, once, strict=True):
+        assert leaf.grad is not None
+        np.testing.assert_allclose(leaf.grad.data, 2 * gradient, rtol=1e-12)
+
+
+def test_one_value_per_channel_is_refused_in_training_only() -> None:
+    case = case_of(1, 1, 1, 3, training=True)
+    with pytest.raises(ShapeError, match=r"batch_norm: x of shape \(1, 1, 1, 3\) has one value per channel.*eval\(\)"):
+        ops.batch_norm(*case.inputs, training=True)
+    assert agree(ops.batch_norm, case_of(1, 1, 1, 3, training=False))
+
+
+def test_a_failed_call_leaves_the_running_statistics_alone() -> None:
+    case = case_of(2, 2, 2, 3, training=True)
+    mean = case.running_mean.copy()
+    with pytest.raises(ValueError, match="activation"):
+        ops.batch_norm(case.x, case.gamma, case.beta, mean, case.running_var, training=True, activation="gelu")
+    np.testing.assert_array_equal(mean, case.running_mean)
+
+
+@pytest.mark.parametrize(("change", "text"), [
+    ({"x": np.zeros((2, 3, 3, 5))}, "x has 5 channels .* but gamma has 4"),
+    ({"x": np.zeros((2, 4, 3, 5))}, "x has 5 channels .* but gamma has 4 .*It looks like"),
+    ({"x": np.zeros((2, 4))}, r"x has shape \(2, 4\), it must be \(N, H, W, C\)"),
+    ({"x": np.zeros((0, 3, 3, 4))}, "a batch of size 0"),
+    ({"gamma": np.zeros((1, 4))}, r"gamma has shape \(1, 4\), it must be \(4,\)"),
+    ({"beta": np.zeros(3)}, r"beta has shape \(3,\), it must be \(4,\) for x of shape \(2, 3, 3, 4\)"),
+    ({"running_mean": np.zeros(3)}, r"running_mean has shape \(3,\), it must be \(4,\)"),
+    ({"running_var": np.zeros(3)}, r"running_var has shape \(3,\), it must be \(4,\)"),
+    ({"residual": np.zeros((2, 3, 3, 1))}, r"residual has shape \(2, 3, 3, 1\), it must equal x's \(2, 3, 3, 4\)"),
+])
+def test_shapes_that_do_not_fit(change: dict[str, np.ndarray], text: str) -> None:
+    given_ = {"x": np.zeros((2, 3, 3, 4)), "gamma": np.zeros(4), "beta": np.zeros(4), "running_mean": np.zeros(4),
+              "running_var": np.ones(4)}
+    with pytest.raises(ShapeError, match=f"batch_norm: .*{text}"):
+        ops.batch_norm(**(given_ | change), training=True)
+
+
+def test_an_unknown_activation() -> None:
+    with pytest.raises(ValueError, match="batch_norm: activation is 'tanh'; it may be None or 'relu'"):
+        ops.batch_norm(*case_of(2, 2, 2, 3).inputs, training=True, activation="tanh")

@@ -1,0 +1,150 @@
+"""Pooling: every geometry against naive loops, gradients at ties, rounding of the last window, errors."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from minidl import ops
+from minidl.autograd import tensor
+from minidl.errors import ShapeError
+from minidl.testing import GradcheckSettings, agree, gradcheck, strategies
+from minidl.testing.strategies import VALUES, ArrayCase
+
+
+def normal(*shape: int) -> np.ndarray:
+    return VALUES["normal"](np.random.default_rng(0), shape)
+
+
+@given(strategies.pool_cases())
+def test_max_pool2d(case: ArrayCase) -> None:
+    assert agree(ops.max_pool2d, case)
+    assert gradcheck(ops.max_pool2d, case.x, **case.options)
+
+
+@given(strategies.pool_cases(average=True))
+def test_avg_pool2d(case: ArrayCase) -> None:
+    assert agree(ops.avg_pool2d, case)
+    assert gradcheck(ops.avg_pool2d, case.x, **case.options)
+
+
+@given(strategies.adaptive_pool_cases())
+def test_adaptive_avg_pool2d(case: ArrayCase) -> None:
+    assert agree(ops.adaptive_avg_pool2d, case)
+    assert gradcheck(ops.adaptive_avg_pool2d, case.x, **case.options)
+
+
+@given(strategies.adaptive_pool_cases())
+def test_global_avg_pool(case: ArrayCase) -> None:
+    assert agree(ops.global_avg_pool, ArrayCase(x=case.x))
+    assert gradcheck(ops.global_avg_pool, case.x)
+
+
+@pytest.mark.parametrize("op", [ops.max_pool2d, ops.avg_pool2d], ids=lambda op: op.__name__)
+def test_gradients_element_by_element(op: Any) -> None:
+    for options in ({"kernel_size": 3, "stride": 2, "padding": 1}, {"kernel_size": 2, "stride": 3, "ceil_mode": True}):
+        assert gradcheck(op, normal(2, 6, 5, 2), settings=GradcheckSettings(full=True), **options)
+
+
+def test_adaptive_pool_gradient_element_by_element() -> None:
+    assert gradcheck(ops.adaptive_avg_pool2d, normal(1, 7, 5, 2), (3, 2), settings=GradcheckSettings(full=True))
+
+
+def test_padding_never_wins_against_negative_values() -> None:
+    x = -1 - np.abs(normal(1, 4, 4, 2))
+    assert np.all(ops.max_pool2d(x, 3, stride=2, padding=1).data <= -1)
+
+
+def test_of_equal_maxima_the_first_in_row_major_order_receives_the_gradient() -> None:
+    x = np.zeros((1, 3, 3, 1))
+    x[0, 0, 2] = x[0, 1, 0] = x[0, 2, 2] = 1.0
+    t = tensor(x, requires_grad=True)
+    ops.max_pool2d(t, 3).backward(np.full((1, 1, 1, 1), 5.0))
+    assert t.grad is not None
+    np.testing.assert_array_equal(t.grad.data.reshape(3, 3), [[0, 0, 5], [0, 0, 0], [0, 0, 0]])
+
+
+def test_overlapping_windows_add_their_gradients() -> None:
+    t = tensor(np.array([0.0, 9.0, 0.0]).reshape(1, 1, 3, 1), requires_grad=True)
+    ops.max_pool2d(t, (1, 2), stride=1).backward(np.array([1.0, 10.0]).reshape(1, 1, 2, 1))
+    assert t.grad is not None
+    np.testing.assert_array_equal(t.grad.data.ravel(), [0, 11, 0])
+
+
+def test_max_pool_shows_nan() -> None:
+    x = normal(1, 4, 4, 1)
+    x[0, 1, 1] = np.nan
+    y = ops.max_pool2d(x, 2).data
+    assert np.isnan(y[0, 0, 0, 0])
+    assert np.isfinite(y).sum() == 3
+
+
+@pytest.mark.parametrize(("size", "kernel_size", "stride", "padding", "floor", "ceil"), [
+    (28, 3, 2, 0, 13, 14),  # Caffe's GoogLeNet pools
+    (32, 3, 2, 0, 15, 16),  # NIN's
+    (32, 3, 2, 1, 16, 17),
+    (6, 2, 2, 1, 4, 4),
+    (6, 3, 2, 1, 3, 4),
+    (5, 2, 3, 1, 2, 2),  # a third window would start in the padding behind the image: dropped
+    (7, 1, 3, 0, 3, 3),
+])
+def test_rounding_of_the_output_size(size: int, kernel_size: int, stride: int, padding: int, floor: int, ceil: int) -> None:
+    x = np.ones((1, size, size, 1))
+    for ceil_mode, expected in ((False, floor), (True, ceil)):
+        y = ops.max_pool2d(x, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
+        assert y.shape == (1, expected, expected, 1)
+
+
+def test_what_an_average_is_divided_by() -> None:
+    x = np.ones((1, 3, 3, 1))
+    with_padding = ops.avg_pool2d(x, 2, stride=2, padding=1).data.reshape(2, 2)
+    without = ops.avg_pool2d(x, 2, stride=2, padding=1, count_include_pad=False).data.reshape(2, 2)
+    over_the_edge = ops.avg_pool2d(x, 2, stride=2, ceil_mode=True).data.reshape(2, 2)
+    np.testing.assert_array_equal(with_padding, [[0.25, 0.5], [0.5, 1.0]])
+    np.testing.assert_array_equal(without, np.ones((2, 2)))
+    np.testing.assert_array_equal(over_the_edge, np.ones((2, 2)))  # what hangs over the edge never counts
+
+
+def test_stride_is_the_kernel_size_by_default() -> None:
+    x = normal(1, 6, 6, 1)
+    for op in (ops.max_pool2d, ops.avg_pool2d):
+        np.testing.assert_array_equal(op(x, (2, 3)).data, op(x, (2, 3), stride=(2, 3)).data)
+
+
+def test_a_large_window_numbers_its_taps_beyond_a_byte() -> None:
+    x = normal(1, 20, 20, 1)
+    assert gradcheck(ops.max_pool2d, x, 20)
+    assert agree(ops.max_pool2d, ArrayCase(x=x, options={"kernel_size": 20}))
+
+
+OPS = {"max_pool2d": (2,), "avg_pool2d": (2,), "adaptive_avg_pool2d": (2,), "global_avg_pool": ()}
+
+
+@pytest.mark.parametrize(("name", "arguments"), OPS.items())
+def test_inputs_that_are_no_images(name: str, arguments: tuple[Any, ...]) -> None:
+    op = getattr(ops, name)
+    with pytest.raises(ShapeError, match=rf"{name}: x has shape \(8, 8, 4\), it must be \(N, H, W, C\)"):
+        op(np.zeros((8, 8, 4)), *arguments)
+    with pytest.raises(ShapeError, match=f"{name}: .* a batch of size 0"):
+        op(np.zeros((0, 8, 8, 4)), *arguments)
+    with pytest.raises(ShapeError, match=f"{name}: .* without pixels"):
+        op(np.zeros((1, 0, 8, 4)), *arguments)
+
+
+@pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d"])
+def test_bad_windows(name: str) -> None:
+    op, x = getattr(ops, name), np.zeros((1, 4, 4, 2))
+    with pytest.raises(ShapeError, match=f"{name}: a window of 5 .* does not fit into H = 4"):
+        op(x, 5)
+    with pytest.raises(ShapeError, match=rf"{name}: padding \(\(2, 2\), \(2, 2\)\) must be smaller than kernel_size \(2, 2\)"):
+        op(x, 2, padding=2)
+    with pytest.raises(ValueError, match=f"{name}: kernel_size is 0, it must be at least 1"):
+        op(x, 0)
+    with pytest.raises(ValueError, match=f"{name}: stride is 0, it must be at least 1"):
+        op(x, 2, stride=0)
+
+
+def test_a_bad_output_size() -> None:
+    with pytest.raises(ValueError, match="adaptive_avg_pool2d: output_size is 0, it must be at least 1"):
+        ops.adaptive_avg_pool2d(np.zeros((1, 4, 4, 2)), 0)

@@ -1,0 +1,108 @@
+"""Rearrangements: values, gradients, views, the version counter across views, errors."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from minidl import ops
+from minidl.autograd import tensor
+from minidl.errors import ShapeError
+from minidl.testing import GradcheckSettings, agree, gradcheck, strategies
+from minidl.testing.strategies import ArrayCase, ConcatCase
+
+
+@given(strategies.concat_cases())
+def test_concat(case: ConcatCase) -> None:
+    assert agree(ops.concat, case)
+    assert gradcheck(ops.concat, case.arrays, **case.options)
+
+
+@given(strategies.transpose_cases())
+def test_transpose(case: ArrayCase) -> None:
+    assert agree(ops.transpose, case)
+    assert gradcheck(ops.transpose, case.x, **case.options)
+
+
+@given(strategies.pad_cases())
+def test_pad(case: ArrayCase) -> None:
+    assert agree(ops.pad, case)
+    assert gradcheck(ops.pad, case.x, **case.options)
+
+
+@given(strategies.getitem_cases())
+def test_getitem(case: ArrayCase) -> None:
+    assert agree(ops.getitem, case)
+    y = ops.getitem(case.x, case.options["index"])
+    if y.size:  # an empty slice has no gradient to check
+        assert gradcheck(ops.getitem, case.x, settings=GradcheckSettings(allow_zero=True), **case.options)
+
+
+def test_getitem_by_a_mask() -> None:
+    x = np.arange(6.0).reshape(2, 3)
+    assert gradcheck(ops.getitem, x, x % 2 == 0)
+
+
+def test_an_element_taken_twice_receives_both_gradients() -> None:
+    x = tensor(np.arange(3.0), requires_grad=True)
+    x[np.array([1, 1, 2])].backward(np.array([1.0, 10.0, 100.0]))
+    assert x.grad is not None
+    np.testing.assert_array_equal(x.grad.data, [0, 11, 100])
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (-1,), (2, -1, 2), 24, (2, 3, 4, 1)])
+def test_reshape(shape: Any) -> None:
+    x = np.arange(24.0).reshape(2, 3, 4)
+    assert agree(ops.reshape, ArrayCase(x=x, options={"shape": shape}))
+    assert gradcheck(ops.reshape, x, shape)
+    assert gradcheck(lambda x: ops.reshape(ops.transpose(x), shape), x)  # not contiguous: a copy
+
+
+@given(strategies.arrays(strategies.shapes()))
+def test_flatten(x: np.ndarray) -> None:
+    assert agree(ops.flatten, ArrayCase(x=x))
+    assert gradcheck(ops.flatten, x)
+
+
+def test_methods_are_the_ops() -> None:
+    x = tensor(np.arange(6.0).reshape(1, 2, 3))
+    assert x.reshape(3, 2).shape == x.reshape((3, 2)).shape == (3, 2)
+    assert x.transpose(2, 0, 1).shape == x.transpose((2, 0, 1)).shape == (3, 1, 2)
+    assert x.transpose().shape == (3, 2, 1)
+    assert x.flatten().shape == (1, 6)
+    assert x[0, ..., 1:].shape == (2, 2)
+
+
+def test_a_view_shares_the_version_counter() -> None:
+    """exp keeps its result; writing into a view of that result is writing into it."""
+    x = tensor(np.ones(4), requires_grad=True)
+    y = ops.exp(x)
+    y.detach().reshape(2, 2)[0, 0] = 5.0
+    with pytest.raises(RuntimeError, match="exp keeps for its gradient was written in place"):
+        y.backward(np.ones(4))
+
+
+@pytest.mark.parametrize(("call", "text"), [
+    (lambda x: ops.reshape(x, (4, 2)), r"reshape: x of shape \(2, 3\) has 6 elements, they do not fit shape \(4, 2\)"),
+    (lambda x: ops.reshape(x, (-1, -1)), r"reshape: .* do not fit shape \(-1, -1\)"),
+    (lambda x: ops.reshape(x, (4, -1)), r"reshape: .* do not fit shape \(4, -1\)"),
+    (lambda x: ops.transpose(x, (0,)), r"transpose: axes \(0,\) must name all 2 axes of x, shape \(2, 3\)"),
+    (lambda x: ops.transpose(x, (0, 0)), r"transpose: axis \(0, 0\) names an axis twice"),
+    (lambda x: ops.transpose(x, (0, 2)), "transpose: axis 2 is outside an array with 2 axes"),
+    (lambda x: ops.flatten(x[0, 0]), r"flatten: x has shape \(\), it needs a batch axis"),
+    (lambda x: ops.concat([]), "concat: no tensors given"),
+    (lambda x: ops.concat([x, x[:1]], axis=1), r"concat: tensor 1 has shape \(1, 3\), tensor 0 has \(2, 3\).*but axis 1"),
+    (lambda x: ops.concat([x, x[0]]), r"concat: tensor 1 has shape \(3,\), tensor 0 has \(2, 3\)"),
+    (lambda x: ops.concat([x, x], axis=2), "concat: axis 2 is outside an array with 2 axes"),
+    (lambda x: ops.pad(x, ((1, 1),)), r"pad: widths \(\(1, 1\),\) must hold a pair .* for each axis of x, shape \(2, 3\)"),
+    (lambda x: ops.pad(x, ((1, 1), (-1, 0))), r"pad: widths .* must hold a pair \(before, after\) >= 0"),
+])
+def test_bad_arguments(call: Any, text: str) -> None:
+    with pytest.raises(ShapeError, match=text):
+        call(np.zeros((2, 3)))
+
+
+def test_an_index_outside_the_array() -> None:
+    with pytest.raises(IndexError, match="out of bounds"):
+        tensor(np.zeros(3))[3]
