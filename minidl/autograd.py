@@ -20,6 +20,7 @@ Only first derivatives are computed: gradients are plain arrays in Tensors witho
 import heapq
 import inspect
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ContextDecorator
@@ -89,7 +90,8 @@ class Node:
                 raise RuntimeError(
                     f"backward: an array that {self.name} keeps for its gradient was written in place afterwards "
                     f"({version.count - count} times). Write before the op, into a copy, or make a new tensor instead")
-        return [vjp(g) if vjp else None for vjp in self.vjps]
+        with _ieee():
+            return [vjp(g) if vjp else None for vjp in self.vjps]
 
 
 class Tensor:
@@ -312,10 +314,12 @@ def op(fn: Callable[..., tuple[Array, tuple[Vjp | None, ...]]]) -> Callable[...,
             given = [(f"{key}[{i}]", value) for key, values in given for i, value in enumerate(values)]
         arrays = _as_arrays(name, given)
         if variadic:
-            y, vjps = fn(*arrays, **options)
+            with _ieee():
+                y, vjps = fn(*arrays, **options)
         else:
             bound.update(zip((key for key, _ in given), arrays))
-            y, vjps = fn(**bound)
+            with _ieee():
+                y, vjps = fn(**bound)
             vjps = tuple(vjp for key, vjp in zip(kinds, vjps, strict=True) if bound.get(key) is not None)
         return _record(name, [value for _, value in given], y, vjps)
 
@@ -493,6 +497,11 @@ def _owner(array: Array) -> Any:
     return array
 
 
+def _ieee() -> np.errstate:
+    """Infinities and NaN are values like any other inside: no warnings."""
+    return np.errstate(all="ignore")
+
+
 def _check_differentiable(dtype: np.dtype, where: str) -> None:
     if dtype not in (np.float32, np.float64):
         raise DTypeError(f"{where}: a gradient needs float32 or float64 values, these are {dtype}; use .to(dtype='float32')")
@@ -506,6 +515,5 @@ def _plain_index(index: Any) -> Any:
 
 
 def _ops() -> Any:
-    from minidl import ops  # at call time: ops import this file
-
-    return ops
+    """minidl.ops, by name and at call time: ops stand on this file."""
+    return sys.modules["minidl.ops"]

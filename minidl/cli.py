@@ -6,10 +6,10 @@ in minidl. Models are found by name in the package `minidl_models` when a comman
 know its zoo.
 """
 
-import ast
 import dataclasses
 import importlib
 import inspect
+import json
 import math
 from pathlib import Path
 from types import ModuleType
@@ -41,19 +41,17 @@ class Commands(click.Group):
 
 
 def _settings(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
-    """The `--set name=value` options as keyword arguments; a value is a Python literal, or else text."""
-    words = {"true": True, "false": False, "none": None}
+    """The `--set name=value` options as keyword arguments; a value is JSON, or else text."""
+    constants = {"True": True, "False": False, "None": None, "none": None}
     settings = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals):
             raise click.BadParameter(f"{text!r} is not of the form name=value")
         try:
-            settings[name.replace("-", "_")] = (
-                words[value.lower()] if value.lower() in words else ast.literal_eval(value)
-            )
-        except (ValueError, SyntaxError):
-            settings[name.replace("-", "_")] = value
+            settings[name.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            settings[name.replace("-", "_")] = constants.get(value, value)
     return settings
 
 
@@ -137,46 +135,49 @@ def _finished(folder: RunFolder, config: dict[str, Any]) -> bool:
 
 
 def _run(config: dict[str, Any], folder: RunFolder | None, out: Path | None, name: str) -> None:
-    """Train by `config`, in `folder` if the run has begun there, and else in a new one."""
-    from minidl.train import default_for
+    """Train by `config`, in `folder` if the run has begun there, and else in a new one; then test."""
     from minidl.train.callbacks import CSVLogger
+
+    dataset, model, recipe = _prepare(config)
+    settings = {key: value for key, value in config.items() if key != "result"}
+    settings.update(epochs=recipe.epochs, batch_size=recipe.batch_size, lr=recipe.lr)
+    settings["classes"] = list(dataset.classes)
+    begun = folder is not None
+    folder = folder or runfolder.claim(out, name)
+    folder.write_config(settings)
+    click.echo(f"run folder {folder.path}")
+    try:
+        history = model.fit(
+            dataset, epochs=recipe.epochs, batch_size=recipe.batch_size, recipe=recipe,
+            callbacks=[CSVLogger(folder.metrics), runfolder.LogFile(folder)],
+            checkpoint=folder.checkpoint, resume=begun,
+        )
+    except USER_ERRORS:
+        if not begun:
+            folder.give_up()
+        raise
+    if history.interrupted:
+        command = f"minidl train {config['model']} --out {folder.path} --resume"
+        raise click.ClickException(f"interrupted; go on with {command}")
+    model.save(folder.weights)
+    result = model.evaluate(dataset)
+    folder.write_config({**settings, "result": {"epochs": recipe.epochs, **result}})
+    text = _result_text(result, dataset, config["limit"])
+    folder.write_log(text)
+    click.echo(text)
+
+
+def _prepare(config: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The data set, model and recipe that a run's settings stand for."""
+    from minidl.train import default_for
 
     minidl.set_default_device(config["device"])
     minidl.manual_seed(config["seed"])
     dataset = _load(config["data"], config["data_dir"], config["limit"])
     model = _build_for(config["model"], config["arguments"], dataset, config["fit_images"])
     dataset = _fitted(dataset, model, config["fit_images"])
-    recipe = default_for(model, dataset.name)
-    recipe = dataclasses.replace(
-        recipe, **{key: config[key] for key in ("epochs", "batch_size", "lr") if config[key] is not None}
-    )
-    config.update(epochs=recipe.epochs, batch_size=recipe.batch_size, lr=recipe.lr)
-    config["classes"] = list(dataset.classes)
-    resume = folder is not None
-    folder = folder or runfolder.claim(out, name)
-    config.pop("result", None)
-    folder.write_config(config)
-    click.echo(f"run folder {folder.path}")
-    try:
-        history = model.fit(
-            dataset, epochs=recipe.epochs, batch_size=recipe.batch_size, recipe=recipe,
-            callbacks=[CSVLogger(folder.metrics), runfolder.LogFile(folder)],
-            checkpoint=folder.checkpoint, resume=resume,
-        )
-    except USER_ERRORS:
-        if not resume:
-            folder.give_up()
-        raise
-    if history.interrupted:
-        resume_by = f"minidl train {config['model']} --out {folder.path} --resume"
-        raise click.ClickException(f"interrupted; go on with {resume_by}")
-    model.save(folder.weights)
-    result = model.evaluate(dataset)
-    folder.write_config({**config, "result": {"epochs": recipe.epochs, **result}})
-    lines = [f"{_tested(dataset, config['limit'])}: loss {result['loss']:.4f}, top 5 {result['top5']:.4f}",
-             f"test accuracy {result['accuracy']:.4f}"]
-    folder.write_log("\n".join(lines))
-    click.echo("\n".join(lines))
+    given = {key: config[key] for key in ("epochs", "batch_size", "lr") if config[key] is not None}
+    return dataset, model, dataclasses.replace(default_for(model, dataset.name), **given)
 
 
 @main.command()
@@ -198,8 +199,7 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, batch_size: int
                         f"{dataset.name} has {dataset.num_classes}")
     dataset = _fitted(dataset, model, fit_images or config["fit_images"])
     result = model.evaluate(dataset, **({"batch_size": batch_size} if batch_size else {}))
-    click.echo(f"{_tested(dataset, limit)}: loss {result['loss']:.4f}, top 5 {result['top5']:.4f}")
-    click.echo(f"test accuracy {result['accuracy']:.4f}")
+    click.echo(_result_text(result, dataset, limit))
 
 
 @main.command()
@@ -241,9 +241,6 @@ def data() -> None:
     """List, download, check and look at the data sets."""
 
 
-data_name = click.argument("name")
-
-
 @data.command("list")
 @data_dir_option
 def data_list(data_dir: Path | None) -> None:
@@ -255,7 +252,7 @@ def data_list(data_dir: Path | None) -> None:
 
 
 @data.command("download")
-@data_name
+@click.argument("name")
 @data_dir_option
 def data_download(name: str, data_dir: Path | None) -> None:
     """Fetch the files of a data set, with their checksums."""
@@ -263,7 +260,7 @@ def data_download(name: str, data_dir: Path | None) -> None:
 
 
 @data.command("verify")
-@data_name
+@click.argument("name")
 @data_dir_option
 def data_verify(name: str, data_dir: Path | None) -> None:
     """Check the files of a data set against the official checksums."""
@@ -271,7 +268,7 @@ def data_verify(name: str, data_dir: Path | None) -> None:
 
 
 @data.command("show")
-@data_name
+@click.argument("name")
 @data_dir_option
 @click.option("--split", type=click.Choice(["train", "test"]), default="train", show_default=True)
 @click.option("--columns", type=click.IntRange(1, 100), default=10, show_default=True,
@@ -373,10 +370,12 @@ def _fitted_images(images: np.ndarray, model: Any, where: str, fit_images: bool)
     return minidl.data.transforms.fit_images(images, (h, w, channels))
 
 
-def _tested(dataset: Any, limit: int | None) -> str:
-    """What a test result rests on."""
+def _result_text(result: dict[str, float], dataset: Any, limit: int | None) -> str:
+    """The result of a test, and on how many images it rests."""
     n = len(dataset.test)
-    return f"test on the first {n} images (--limit)" if limit is not None else f"test on {n} images"
+    images = f"the first {n} images (--limit)" if n == limit else f"{n} images"
+    return (f"test on {images}: loss {result['loss']:.4f}, top 5 {result['top5']:.4f}\n"
+            f"test accuracy {result['accuracy']:.4f}")
 
 
 def _report(name: str, files: list[Path], state: str) -> None:

@@ -1,6 +1,7 @@
 """Settings of the whole suite: the Hypothesis profiles, and seeded random streams for every test.
 
-`ci` is the default and draws the same examples every time; `pytest --hypothesis-profile=intense` draws 1,000 new ones per property.
+`ci` is the default and draws the same examples every time; `pytest --hypothesis-profile=intense` draws 1,000
+new ones per property.
 """
 
 import pytest

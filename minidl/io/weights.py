@@ -23,7 +23,9 @@ def save_arrays(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], des
     # safetensors writes the memory as it lies, so strided arrays must be made contiguous; np.ascontiguousarray would turn () into (1,)
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     text = json.dumps(description, sort_keys=True)
-    write_atomic(path, save(whole, {"minidl": text, "sha256": _digest(whole, text)}))
+    # one entry: safetensors writes several in an order that changes from run to run
+    entry = json.dumps({"sha256": _digest(whole, text), "description": text})
+    write_atomic(path, save(whole, {"minidl": entry}))
 
 
 def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -38,8 +40,8 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
     try:
         arrays = load(content)
         length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8:8 + length])["__metadata__"]
-        text, digest = metadata["minidl"], metadata["sha256"]
+        entry = json.loads(json.loads(content[8:8 + length])["__metadata__"]["minidl"])
+        text, digest = entry["description"], entry["sha256"]
         description = json.loads(text)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is not a file minidl saved, or it is damaged ({error}); restore it from a copy or an older "

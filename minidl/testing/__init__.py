@@ -1,7 +1,7 @@
-"""Prove a layer right: gradients by `gradcheck`, cases by `strategies`, naive oracles in `reference`, rounding bounds by `agree`.
+"""Prove a layer right: `gradcheck`, `agree`, cases drawn by `strategies`, naive oracles in `reference`.
 
-Public, and built for the reader's own ops as much as for minidl's. It needs Hypothesis (the extra `test`); nothing in the engine
-imports this package, `minidl.testing` loads it when first named.
+Public, and built for the reader's own ops as much as for minidl's. It needs Hypothesis (the extra `test`);
+nothing in the engine imports this package, `minidl.testing` loads it when first named.
 """
 
 from minidl.testing import reference, strategies

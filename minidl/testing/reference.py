@@ -1,9 +1,10 @@
-"""Every op of `minidl.ops` as naive loops, straight from its formula: the oracle that all fast code is judged against.
+"""Every op of `minidl.ops` as naive loops, straight from its formula: the oracle for all fast code.
 
-Each function has the name and the arguments of the op, takes NumPy arrays (images (N, H, W, C), weights (KH, KW, C/groups, F))
-and returns one new float64 array; nothing is written in place. The one decision behind it: nothing here may share an idea with
-the engine. No engine code is imported, padding and window rules are spelled out again, and sums go through `math.fsum`, which
-rounds once however many terms there are. So what is left of a difference is the engine's own rounding (see agree.py).
+Each function has the name and the arguments of the op, takes NumPy arrays (images (N, H, W, C), weights (KH,
+KW, C/groups, F)) and returns one new float64 array; nothing is written in place. The one decision behind it:
+nothing here may share an idea with the engine. No engine code is imported, padding and window rules are
+spelled out again, and sums go through `math.fsum`, which rounds once however many terms there are. So what is
+left of a difference is the engine's own rounding (see agree.py).
 """
 
 import math
@@ -17,7 +18,7 @@ Array = np.ndarray
 Span = tuple[int, int]  # (before, after), or a pair (rows, columns)
 
 
-# --- element by element -----------------------------------------------------------------------------------------------------------
+# --- element by element -------------------------------------------------------------------------------------
 
 def _elementwise(formula: Callable[..., float], *arrays: Any) -> Array:
     """formula(a, b, ...) for every element of the arrays, broadcast against each other."""
@@ -111,9 +112,10 @@ def tanh(x: Any) -> Array:
     return _elementwise(math.tanh, x)
 
 
-# --- shapes -----------------------------------------------------------------------------------------------------------------------
+# --- shapes -------------------------------------------------------------------------------------------------
 
 def reshape(x: Any, shape: Sequence[int]) -> Array:
+    """The same elements, in memory order, in another shape."""
     return np.array(list(np.asarray(x, np.float64).flat)).reshape(shape)
 
 
@@ -141,7 +143,9 @@ def concat(arrays: Sequence[Any], axis: int = -1) -> Array:
 def pad(x: Any, widths: Sequence[Span], *, value: float = 0.0) -> Array:
     """`value` around x: widths[axis] = (before, after)."""
     x = np.asarray(x, np.float64)
-    y = np.full([size + before + after for size, (before, after) in zip(x.shape, widths, strict=True)], float(value))
+    y = np.full(
+        [size + before + after for size, (before, after) in zip(x.shape, widths, strict=True)], float(value)
+    )
     for place in np.ndindex(x.shape):
         y[tuple(k + before for k, (before, _) in zip(place, widths, strict=True))] = x[place]
     return y
@@ -152,16 +156,20 @@ def getitem(x: Any, index: Any) -> Array:
     return np.array(np.asarray(x, np.float64)[index])
 
 
-# --- sums and products ------------------------------------------------------------------------------------------------------------
+# --- sums and products --------------------------------------------------------------------------------------
 
-def _reduce(formula: Callable[[Iterable[float]], float], x: Any, axis: int | Sequence[int] | None, keepdims: bool) -> Array:
+def _reduce(
+    formula: Callable[[Iterable[float]], float], x: Any, axis: int | Sequence[int] | None, keepdims: bool
+) -> Array:
     """formula(the elements that differ only in the reduced axes), for every place in the other axes."""
     x = np.asarray(x, np.float64)
     chosen = range(x.ndim) if axis is None else [axis] if isinstance(axis, int) else axis
     reduced = {a % x.ndim for a in chosen}
     y = np.empty([1 if a in reduced else size for a, size in enumerate(x.shape)])
     for place in np.ndindex(y.shape):
-        y[place] = formula(x[tuple(slice(None) if a in reduced else k for a, k in enumerate(place))].ravel().tolist())
+        y[place] = formula(
+            x[tuple(slice(None) if a in reduced else k for a, k in enumerate(place))].ravel().tolist()
+        )
     return y if keepdims else y.reshape([size for a, size in enumerate(x.shape) if a not in reduced])
 
 
@@ -209,7 +217,7 @@ def _mean(values: Iterable[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-# --- windows ----------------------------------------------------------------------------------------------------------------------
+# --- windows ------------------------------------------------------------------------------------------------
 
 def _pair(value: Any) -> Span:
     """p or (rows, columns) as (rows, columns)."""
@@ -219,7 +227,8 @@ def _pair(value: Any) -> Span:
 def _sides(size: Span, kernel: Span, stride: Span, dilation: Span, padding: Any) -> tuple[Span, Span]:
     """The padding as ((top, bottom), (left, right)), from any of the forms that the ops take.
 
-    "same" is TensorFlow's rule: ceil(size / stride) windows, with what they lack shared out evenly and the odd one last.
+    "same" is TensorFlow's rule: ceil(size / stride) windows, with what they lack shared out evenly and the
+    odd one last.
     """
     if padding == "valid":
         return (0, 0), (0, 0)
@@ -236,8 +245,8 @@ def _sides(size: Span, kernel: Span, stride: Span, dilation: Span, padding: Any)
 def _starts(length: int, side: Span, kernel: int, stride: int, dilation: int, ceil_mode: bool) -> list[int]:
     """Where along one axis the windows start, counted from the image's first row (negative: in the padding).
 
-    Every window that ends within the padded image counts. In ceil mode one more follows if rows are left over, unless it would
-    start in the padding behind the image (PyTorch's rule).
+    Every window that ends within the padded image counts. In ceil mode one more follows if rows are left
+    over, unless it would start in the padding behind the image (PyTorch's rule).
     """
     before, after = side
     starts = [-before]
@@ -249,12 +258,22 @@ def _starts(length: int, side: Span, kernel: int, stride: int, dilation: int, ce
     return starts
 
 
-def conv2d(x: Any, weight: Any, bias: Any = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-           activation: str | None = None) -> Array:
+def conv2d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    activation: str | None = None,
+) -> Array:
     """Cross-correlation.  (N, H, W, C), (KH, KW, C/groups, F), (F,) -> (N, OH, OW, F)
 
-    y[n, i, j, f] = bias[f] + sum over a, b, c of x[n, i*SH - top + a*DH, j*SW - left + b*DW, first + c] * weight[a, b, c, f]
-    where x is 0 outside the image and first is the first channel of the group that filter f belongs to.
+    y[n, i, j, f] = bias[f] + sum over a, b, c of x[n, i*SH - top + a*DH, j*SW - left + b*DW, first + c] *
+    weight[a, b, c, f] where x is 0 outside the image and first is the first channel of the group that filter
+    f belongs to.
     """
     x, weight = np.asarray(x, np.float64), np.asarray(weight, np.float64)
     n, h, w, _ = x.shape
@@ -262,12 +281,16 @@ def conv2d(x: Any, weight: Any, bias: Any = None, *, stride: Any = 1, padding: A
     (sh, sw), (dh, dw) = _pair(stride), _pair(dilation)
     rows, columns = _sides((h, w), (kh, kw), (sh, sw), (dh, dw), padding)
     padded = pad(x, ((0, 0), rows, columns, (0, 0)))
-    tops = [start + rows[0] for start in _starts(h, rows, kh, sh, dh, False)]
-    lefts = [start + columns[0] for start in _starts(w, columns, kw, sw, dw, False)]
-    y = np.empty((n, len(tops), len(lefts), f))
+    down = [
+        slice(s + rows[0], s + rows[0] + kh * dh, dh) for s in _starts(h, rows, kh, sh, dh, False)
+    ]
+    along = [
+        slice(s + columns[0], s + columns[0] + kw * dw, dw) for s in _starts(w, columns, kw, sw, dw, False)
+    ]
+    y = np.empty((n, len(down), len(along), f))
     for image, i, j, filter_ in np.ndindex(y.shape):
         first = filter_ // (f // groups) * c
-        taps = padded[image, tops[i]:tops[i] + kh * dh:dh, lefts[j]:lefts[j] + kw * dw:dw, first:first + c]  # (KH, KW, C/groups)
+        taps = padded[image, down[i], along[j], first : first + c]  # (KH, KW, C/groups)
         y[image, i, j, filter_] = _dot(taps, weight[:, :, :, filter_])
     return _activate(y if bias is None else add(y, bias), activation)
 
@@ -278,7 +301,7 @@ def _activate(x: Array, activation: str | None) -> Array:
 
 def _pool(formula: Callable[[list[float], int], float], x: Any, kernel_size: Any, stride: Any, padding: Any,
           ceil_mode: bool) -> Array:
-    """formula(the elements inside the image, how many the window covers with padding), for every window and channel."""
+    """formula(elements inside the image, how many the window covers with padding), per window and channel."""
     x = np.asarray(x, np.float64)
     n, h, w, c = x.shape
     kh, kw = _pair(kernel_size)
@@ -287,26 +310,32 @@ def _pool(formula: Callable[[list[float], int], float], x: Any, kernel_size: Any
     tops, lefts = _starts(h, rows, kh, sh, 1, ceil_mode), _starts(w, columns, kw, sw, 1, ceil_mode)
     y = np.empty((n, len(tops), len(lefts), c))
     for image, i, j, channel in np.ndindex(y.shape):
-        bottom, right = min(tops[i] + kh, h + rows[1]), min(lefts[j] + kw, w + columns[1])  # ceil mode may hang over
+        bottom = min(tops[i] + kh, h + rows[1])  # in ceil mode the last window may hang over the padding too
+        right = min(lefts[j] + kw, w + columns[1])
         inside = x[image, larger(tops[i], 0):larger(bottom, 0), larger(lefts[j], 0):larger(right, 0), channel]
         y[image, i, j, channel] = formula(inside.ravel().tolist(), (bottom - tops[i]) * (right - lefts[j]))
     return y
 
 
-def max_pool2d(x: Any, kernel_size: Any, *, stride: Any = None, padding: Any = 0, ceil_mode: bool = False) -> Array:
+def max_pool2d(
+    x: Any, kernel_size: Any, *, stride: Any = None, padding: Any = 0, ceil_mode: bool = False
+) -> Array:
     """The largest element of each window; padding never wins.  (N, H, W, C) -> (N, OH, OW, C)"""
     return _pool(lambda inside, _: larger(inside), x, kernel_size, stride, padding, ceil_mode)
 
 
 def avg_pool2d(x: Any, kernel_size: Any, *, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
                count_include_pad: bool = True) -> Array:
-    """The mean of each window, divided by what it covers with padding, or without.  (N, H, W, C) -> (N, OH, OW, C)"""
+    """The sum of each window by what it covers, with or without padding.  (N, H, W, C) -> (N, OH, OW, C)"""
     return _pool(lambda inside, covered: math.fsum(inside) / (covered if count_include_pad else len(inside)),
                  x, kernel_size, stride, padding, ceil_mode)
 
 
 def adaptive_avg_pool2d(x: Any, output_size: Any) -> Array:
-    """Window i of OH covers rows floor(i * H / OH) up to ceil((i + 1) * H / OH).  (N, H, W, C) -> (N, OH, OW, C)"""
+    """Means over OH by OW bins.  (N, H, W, C) -> (N, OH, OW, C)
+
+    Bin i covers rows floor(i * H / OH) up to ceil((i + 1) * H / OH), and so for the columns.
+    """
     x = np.asarray(x, np.float64)
     n, h, w, c = x.shape
     oh, ow = _pair(output_size)
@@ -323,14 +352,26 @@ def global_avg_pool(x: Any) -> Array:
     return mean(x, axis=(1, 2))
 
 
-# --- normalisation ----------------------------------------------------------------------------------------------------------------
+# --- normalisation ------------------------------------------------------------------------------------------
 
-def batch_norm(x: Any, gamma: Any, beta: Any, running_mean: Any = None, running_var: Any = None, *, training: bool,
-               momentum: float = 0.1, eps: float = 1e-5, activation: str | None = None, residual: Any = None) -> Array:
-    """y = gamma * (x - mean) / sqrt(var + eps) + beta + residual, then the activation.  (N, ..., C) -> (N, ..., C)
+def batch_norm(
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    running_mean: Any = None,
+    running_var: Any = None,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: str | None = None,
+    residual: Any = None,
+) -> Array:
+    """Normalise each channel.  (N, ..., C), (C,), (C,), (C,), (C,) -> (N, ..., C)
 
-    mean and var are the batch's own per channel (var divided by the count) in training, the running ones otherwise. What training
-    makes of the running statistics is `running_statistics`.
+    y = gamma * (x - mean) / sqrt(var + eps) + beta + residual, then the activation.
+    mean and var are the batch's own per channel (var divided by the count) in training, the running ones
+    otherwise. What training makes of the running statistics is `running_statistics`.
     """
     x = np.asarray(x, np.float64)
     y = np.empty_like(x)
@@ -338,14 +379,18 @@ def batch_norm(x: Any, gamma: Any, beta: Any, running_mean: Any = None, running_
         values = x[..., channel].ravel().tolist()
         centre = _mean(values) if training else float(running_mean[channel])
         var = _mean((v - centre) ** 2 for v in values) if training else float(running_var[channel])
-        y[..., channel] = float(gamma[channel]) * (x[..., channel] - centre) / math.sqrt(var + eps) + float(beta[channel])
+        y[..., channel] = float(gamma[channel]) * (x[..., channel] - centre) / math.sqrt(var + eps) + float(
+            beta[channel]
+        )
     return _activate(y if residual is None else add(y, residual), activation)
 
 
-def running_statistics(x: Any, running_mean: Any, running_var: Any, *, momentum: float = 0.1) -> tuple[Array, Array]:
-    """The running mean and variance after one batch: new = (1 - momentum) * old + momentum * batch's.  (N, ..., C) -> (C,), (C,)
+def running_statistics(
+    x: Any, running_mean: Any, running_var: Any, *, momentum: float = 0.1
+) -> tuple[Array, Array]:
+    """The running mean and variance after one batch.  (N, ..., C), (C,), (C,) -> (C,), (C,)
 
-    The batch's variance enters unbiased, divided by the count less one.
+    new = (1 - momentum) * old + momentum * batch's. The batch's variance is divided by its count - 1.
     """
     x = np.asarray(x, np.float64)
     new_mean, new_var = np.array(running_mean, np.float64), np.array(running_var, np.float64)
@@ -360,9 +405,11 @@ def running_statistics(x: Any, running_mean: Any, running_var: Any, *, momentum:
 
 def local_response_norm(x: Any, size: int, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0,
                         divide_alpha: bool = True) -> Array:
-    """y[..., c] = x[..., c] / (k + a * sum of squares over the `size` channels around c) ** beta.  (N, ..., C) -> (N, ..., C)
+    """Divide by a power of the energy in the neighbouring channels.  (N, ..., C) -> (N, ..., C)
 
-    a is alpha / size (Caffe, PyTorch) or alpha itself (the AlexNet paper, TensorFlow); channels outside count as 0.
+    y[..., c] = x[..., c] / (k + a * sum of squares over the `size` channels around c) ** beta
+    a is alpha / size (Caffe, PyTorch) or alpha itself (the AlexNet paper, TensorFlow); channels outside count
+    as 0.
     """
     x = np.asarray(x, np.float64)
     y = np.empty_like(x)
@@ -374,7 +421,7 @@ def local_response_norm(x: Any, size: int, *, alpha: float = 1e-4, beta: float =
     return y
 
 
-# --- classification ---------------------------------------------------------------------------------------------------------------
+# --- classification -----------------------------------------------------------------------------------------
 
 def softmax(x: Any, axis: int = -1) -> Array:
     """exp(x) / sum of exp(x) along `axis`."""
@@ -395,12 +442,13 @@ def _below_largest(x: Any, axis: int) -> Array:
 
 def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, reduction: str = "mean",
                   ignore_index: int | None = None, class_weight: Any = None) -> Array:
-    """The loss of image n with label t, s = label_smoothing, w = class_weight, p = softmax(logits).  (N, K), (N,) -> () or (N,)
+    """The loss per image, their sum, or their mean.  (N, K), (N,) -> (N,) or ()
 
+    For image n with label t, s = label_smoothing, w = class_weight, p = softmax(logits):
         -(1 - s) * w[t] * log(p[n, t]) - s / K * sum over k of w[k] * log(p[n, k])
 
-    It is 0 where the label is ignore_index. The mean is PyTorch's: the sum of the losses by the sum of w[t] over the labels that
-    count. With every label ignored it is nan.
+    It is 0 where the label is ignore_index. The mean is PyTorch's: the sum of the losses by the sum of w[t]
+    over the labels that count. With every label ignored it is nan.
     """
     log_p, labels = log_softmax(logits), np.asarray(labels)
     k = log_p.shape[-1]
@@ -416,7 +464,7 @@ def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, red
     return np.array(total if reduction == "sum" else total / weight if weight else math.nan)
 
 
-# --- dropout ----------------------------------------------------------------------------------------------------------------------
+# --- dropout ------------------------------------------------------------------------------------------------
 
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
     """Philox4x32-10: four random 32-bit words from four words of counter and two of key.
@@ -436,17 +484,24 @@ def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
 def dropout_mask(shape: Sequence[int], p: float, *, seed: int, stream: int, call: int) -> Array:
     """Which elements are kept: those whose word is at least floor(p * 2**32).  -> bool, of that shape
 
-    Element e takes word e % 4 of Philox with key (seed, stream) and counter (e // 4, call), both as (low, high) words.
+    Element e takes word e % 4 of Philox with key (seed, stream) and counter (e // 4, call), both as (low,
+    high) words.
     """
     def word(element: int) -> int:
         block = element // 4
         counter = (block % 2**32, block >> 32, call % 2**32, call >> 32)
         return philox(counter, (seed, stream))[element % 4]
 
-    return np.array([word(element) >= math.floor(p * 2**32) for element in range(math.prod(shape))], bool).reshape(shape)
+    return np.array(
+        [word(element) >= math.floor(p * 2**32) for element in range(math.prod(shape))], bool
+    ).reshape(shape)
 
 
 def dropout(x: Any, p: float, *, training: bool, seed: int, stream: int, call: int) -> Array:
     """x / (1 - p) where the mask keeps it, else 0; x itself outside training."""
     x = np.asarray(x, np.float64)
-    return where(dropout_mask(x.shape, p, seed=seed, stream=stream, call=call), x / (1 - p), 0.0) if training else x.copy()
+    return (
+        where(dropout_mask(x.shape, p, seed=seed, stream=stream, call=call), x / (1 - p), 0.0)
+        if training
+        else x.copy()
+    )

@@ -1,14 +1,16 @@
-"""Hypothesis strategies for what a convolutional network is made of: arrays, windows, and whole cases for every op.
+"""Hypothesis strategies for what a convolutional network is made of: arrays, windows, cases for every op.
 
-A case holds the arrays and options of one call, valid by construction: `op(*case.inputs, **case.options)` never raises.
+A case holds the arrays and options of one call, valid by construction: `op(*case.inputs, **case.options)`
+never raises.
 
     @given(strategies.conv2d_cases())
     def test_my_conv(case):
         gradcheck(my_conv, *case.inputs, **case.options)
 
-Two decisions behind it. Nothing is drawn and thrown away: a window draws how many outputs it gives, and the image follows from that.
-And Hypothesis draws shapes, options and a seed, not single numbers: arrays of any size cost one draw, and what shrinks is what a
-reader wants small (shapes, options), down to batch 1, one channel, a 1x1 window.
+Two decisions behind it. Nothing is drawn and thrown away: a window draws how many outputs it gives, and the
+image follows from that. And Hypothesis draws shapes, options and a seed, not single numbers: arrays of any
+size cost one draw, and what shrinks is what a reader wants small (shapes, options), down to batch 1, one
+channel, a 1x1 window.
 """
 
 from collections.abc import Sequence
@@ -27,7 +29,7 @@ VALUES = {
     "normal": lambda rng, shape: rng.standard_normal(shape),
     "ties": lambda rng, shape: rng.integers(-2, 3, shape),  # many equal values, many zeros
     "offset": lambda rng, shape: 1000.0 + rng.standard_normal(shape),  # cancellation in variances
-    "positive": lambda rng, shape: rng.uniform(0.5, 2.0, shape),  # away from the poles of log, sqrt and division
+    "positive": lambda rng, shape: rng.uniform(0.5, 2.0, shape),  # away from the poles of log and division
 }
 
 
@@ -43,9 +45,11 @@ class Case:
         return tuple(getattr(self, f.name) for f in fields(self) if f.name != "options")
 
     def astype(self, dtype: Any) -> "Case":
-        """The same case with its float arrays (in options too) rounded to another dtype; integer arrays stay."""
+        """The same case with its float arrays, in options too, rounded to another dtype."""
         arguments = {f.name: _cast(getattr(self, f.name), dtype) for f in fields(self) if f.name != "options"}
-        return replace(self, options={key: _cast(value, dtype) for key, value in self.options.items()}, **arguments)
+        return replace(
+            self, options={key: _cast(value, dtype) for key, value in self.options.items()}, **arguments
+        )
 
     def __repr__(self) -> str:
         parts = [f"{f.name}={_sketch(getattr(self, f.name))}" for f in fields(self) if f.name != "options"]
@@ -68,7 +72,7 @@ def _sketch(value: Any) -> str:
     return np.array_repr(value).replace("\n", "") if isinstance(value, np.ndarray) else repr(value)
 
 
-# --- arrays -----------------------------------------------------------------------------------------------------------------------
+# --- arrays -------------------------------------------------------------------------------------------------
 
 @st.composite
 def arrays(draw: Draw, shape: Shape | st.SearchStrategy[Shape], *, dtype: Any = np.float64,
@@ -93,11 +97,11 @@ def broadcastable_arrays(draw: Draw, count: int = 2, *, dtype: Any = np.float64,
     return [draw(arrays(shape, dtype=dtype, values=values)) for shape in drawn.input_shapes]
 
 
-# --- windows ----------------------------------------------------------------------------------------------------------------------
+# --- windows ------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class WindowDraw:
-    """A sliding window as an op takes it, on images of (H, W) = `size`; it gives `output` without ceil_mode."""
+    """A window as an op takes it, on images of (H, W) = `size`; without ceil_mode it gives `output`."""
 
     size: tuple[int, int]
     kernel_size: tuple[int, int]
@@ -109,50 +113,64 @@ class WindowDraw:
 
 def kernels(max_kernel: int = 3) -> st.SearchStrategy[tuple[int, int]]:
     """Kernel sizes up to `max_kernel` on either side, and the long ones of the Inceptions (1x7 and 7x1)."""
-    side = st.integers(1, max_kernel)
-    return st.one_of(st.tuples(side, side), st.sampled_from([(1, 7), (7, 1)]))
+    sides = range(1, max_kernel + 1)
+    return st.sampled_from([*((kh, kw) for kh in sides for kw in sides), (1, 7), (7, 1)])
 
 
 @st.composite
-def windows(draw: Draw, *, max_kernel: int = 3, max_stride: int = 3, max_dilation: int = 2, max_output: int = 3,
-            spare: int = 2) -> WindowDraw:
-    """Every kind of window: strides below and above the kernel, dilation, rows left over, and all forms of padding.
+def windows(
+    draw: Draw,
+    *,
+    max_kernel: int = 3,
+    max_stride: int = 3,
+    max_dilation: int = 2,
+    max_output: int = 3,
+    spare: int = 2,
+) -> WindowDraw:
+    """Windows of every kind: strides below and above the kernel, dilation, rows left over, all paddings.
 
-    Drawn are the kernel, the steps, the outputs and the rows left over; the image's size follows. Padding exceeds
-    what a window can hang over the edge by up to `spare`; with 0 every window touches the image, as pools need it.
+    Drawn are the kernel, the steps, the outputs and the rows left over; the image's size follows. Padding
+    exceeds what a window can hang over the edge by up to `spare`; with 0 every window touches the image, as
+    pools need it.
     """
     kernel = draw(kernels(max_kernel))
-    strides, dilations, outputs = st.integers(1, max_stride), st.integers(1, max_dilation), st.integers(1, max_output)
-    stride, dilation = (draw(strides), draw(strides)), (draw(dilations), draw(dilations))
-    output = (draw(outputs), draw(outputs))
-    form = draw(st.sampled_from(("valid", "int", "pair", "sides", "same")))
+    stride = draw(st.tuples(*[st.integers(1, max_stride)] * 2))
+    dilation = draw(st.tuples(*[st.integers(1, max_dilation)] * 2))
+    output = draw(st.tuples(*[st.integers(1, max_output)] * 2))
+    form = draw(st.sampled_from((0, "valid", "same", "int", "pair", "sides")))
     if form == "same":  # ceil(size / stride) outputs
-        size = tuple(o * s - draw(st.integers(0, s - 1)) for o, s in zip(output, stride))
-        return WindowDraw(size, kernel, stride, "same", dilation, output)
-    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
-    limits = [span - 1 + spare for span in spans]
-    padded = [(o - 1) * s + span + draw(st.integers(0, s - 1)) for o, s, span in zip(output, stride, spans)]
-    # At least one row of the padded image is the image itself.
-    both_sides = [min(limit, (rows - 1) // 2) for limit, rows in zip(limits, padded)]
+        h, w = (o * s - draw(st.integers(0, s - 1)) for o, s in zip(output, stride, strict=True))
+        return WindowDraw((h, w), kernel, stride, "same", dilation, output)
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    padded = [(o - 1) * s + span + draw(st.integers(0, s - 1))
+              for o, s, span in zip(output, stride, spans, strict=True)]
+    padding, sides = draw(_paddings(form, padded, [span - 1 + spare for span in spans]))
+    h, w = (rows - sum(side) for rows, side in zip(padded, sides, strict=True))
+    return WindowDraw((h, w), kernel, stride, padding, dilation, output)
+
+
+@st.composite
+def _paddings(draw: Draw, form: Any, padded: list[int],
+              limits: list[int]) -> tuple[Any, list[tuple[int, int]]]:
+    """Padding in the given form, and its sides; it leaves at least one row and column of the padded image."""
+    if form in (0, "valid"):
+        return form, [(0, 0), (0, 0)]
+    most = [min(limit, (rows - 1) // 2) for limit, rows in zip(limits, padded, strict=True)]  # on both sides
     if form == "int":
-        padding: Any = draw(st.integers(0, min(both_sides)))
-        sides = [(padding, padding)] * 2
-    elif form == "pair":
-        padding = tuple(draw(st.integers(0, most)) for most in both_sides)
-        sides = [(p, p) for p in padding]
-    elif form == "sides":
-        sides = []
-        for limit, rows in zip(limits, padded):
-            before = draw(st.integers(0, min(limit, rows - 1)))
-            sides.append((before, draw(st.integers(0, min(limit, rows - 1 - before)))))
-        padding = tuple(sides)
-    else:
-        padding, sides = draw(st.sampled_from((0, "valid"))), [(0, 0), (0, 0)]
-    size = tuple(rows - sum(side) for rows, side in zip(padded, sides))
-    return WindowDraw(size, kernel, stride, padding, dilation, output)
+        p = draw(st.integers(0, min(most)))
+        return p, [(p, p), (p, p)]
+    if form == "pair":
+        ph, pw = (draw(st.integers(0, m)) for m in most)
+        return (ph, pw), [(ph, ph), (pw, pw)]
+    before = [draw(st.integers(0, min(limit, rows - 1)))
+              for limit, rows in zip(limits, padded, strict=True)]
+    after = [draw(st.integers(0, min(limit, rows - 1 - b)))
+             for limit, rows, b in zip(limits, padded, before, strict=True)]
+    sides = list(zip(before, after, strict=True))
+    return tuple(sides), sides
 
 
-# --- cases, one kind per op -------------------------------------------------------------------------------------------------------
+# --- cases, one kind per op ---------------------------------------------------------------------------------
 
 @dataclass(frozen=True, repr=False)
 class Conv2dCase(Case):
@@ -173,9 +191,16 @@ def conv2d_cases(draw: Draw, *, dtype: Any = np.float64, max_channels: int = 3, 
     x = draw(arrays((draw(st.integers(1, max_batch)), *window.size, groups * c), dtype=dtype))
     weight = draw(arrays((*window.kernel_size, c, groups * f), dtype=dtype))
     bias = draw(st.none() | arrays((groups * f,), dtype=dtype))
-    options = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation, "groups": groups}
+    options = {
+        "stride": window.stride,
+        "padding": window.padding,
+        "dilation": window.dilation,
+        "groups": groups,
+    }
     activation = draw(st.sampled_from(activations))
-    return Conv2dCase(x=x, weight=weight, bias=bias, options=options | ({"activation": activation} if activation else {}))
+    return Conv2dCase(
+        x=x, weight=weight, bias=bias, options=options | ({"activation": activation} if activation else {})
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -188,10 +213,14 @@ class ArrayCase(Case):
 @st.composite
 def pool_cases(draw: Draw, *, dtype: Any = np.float64, average: bool = False,
                values: Sequence[str] = ("normal", "ties")) -> ArrayCase:
-    """x (N, H, W, C) for max_pool2d, or with `average` for avg_pool2d; overlapping, with gaps, padded, with a last window over the
-    edge."""
+    """x (N, H, W, C) for max_pool2d, or with `average` for avg_pool2d.
+
+    Windows overlap or leave gaps, read padding, and in ceil mode may hang over the edge.
+    """
     window = draw(windows(max_dilation=1, spare=0))
-    x = draw(arrays((draw(st.integers(1, 2)), *window.size, draw(st.integers(1, 3))), dtype=dtype, values=values))
+    x = draw(
+        arrays((draw(st.integers(1, 2)), *window.size, draw(st.integers(1, 3))), dtype=dtype, values=values)
+    )
     options = {"kernel_size": window.kernel_size, "stride": window.stride, "padding": window.padding,
                "ceil_mode": draw(st.booleans())}
     return ArrayCase(x=x, options=options | ({"count_include_pad": draw(st.booleans())} if average else {}))
@@ -207,7 +236,10 @@ def adaptive_pool_cases(draw: Draw, *, dtype: Any = np.float64) -> ArrayCase:
 
 @dataclass(frozen=True, repr=False)
 class BatchNormCase(Case):
-    """x (N, H, W, C); gamma, beta, running_mean, running_var (C,). The op writes the running statistics: give it copies."""
+    """x (N, H, W, C); gamma, beta, running_mean, running_var (C,).
+
+    In training the op writes into the running statistics: give it copies.
+    """
 
     x: Array
     gamma: Array
@@ -219,19 +251,30 @@ class BatchNormCase(Case):
 @st.composite
 def batch_norm_cases(draw: Draw, *, dtype: Any = np.float64, training: bool | None = None, fused: bool = True,
                      values: Sequence[str] = ("normal", "ties", "offset")) -> BatchNormCase:
-    """At least two values per channel; with `fused` also the activation and the residual; in training, evaluation, or either."""
+    """At least two values per channel, in `training`, not in training, or (None) either.
+
+    With `fused` the options also draw the activation and the residual.
+    """
     h, w, c = draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
     shape = (draw(st.integers(1 if h * w > 1 else 2, 3)), h, w, c)
     vector = arrays((c,), dtype=dtype)
-    options = {"training": draw(st.booleans()) if training is None else training,
-               "momentum": draw(st.sampled_from((0.1, 0.5))), "eps": draw(st.sampled_from((1e-5, 1e-3)))}
+    options: dict[str, Any] = {
+        "training": draw(st.booleans()) if training is None else training,
+        "momentum": draw(st.sampled_from((0.1, 0.5))),
+        "eps": draw(st.sampled_from((1e-5, 1e-3))),
+    }
     if fused and draw(st.booleans()):
         options["activation"] = "relu"
     if fused and draw(st.booleans()):
         options["residual"] = draw(arrays(shape, dtype=dtype))
-    return BatchNormCase(x=draw(arrays(shape, dtype=dtype, values=values)), gamma=draw(vector), beta=draw(vector),
-                         running_mean=draw(vector), running_var=draw(arrays((c,), dtype=dtype, values=("positive",))),
-                         options=options)
+    return BatchNormCase(
+        x=draw(arrays(shape, dtype=dtype, values=values)),
+        gamma=draw(vector),
+        beta=draw(vector),
+        running_mean=draw(vector),
+        running_var=draw(arrays((c,), dtype=dtype, values=("positive",))),
+        options=options,
+    )
 
 
 @st.composite
@@ -239,9 +282,16 @@ def local_response_norm_cases(draw: Draw, *, dtype: Any = np.float64) -> ArrayCa
     """x (N, H, W, C) and an odd size, below and above the number of channels; both conventions of alpha."""
     side = st.integers(1, 3)
     x = draw(arrays((draw(st.integers(1, 2)), draw(side), draw(side), draw(st.integers(1, 7))), dtype=dtype))
-    return ArrayCase(x=x, options={"size": draw(st.sampled_from((1, 3, 5))), "alpha": draw(st.sampled_from((1e-4, 0.5))),
-                                   "beta": draw(st.sampled_from((0.75, 0.5))), "k": draw(st.sampled_from((1.0, 2.0))),
-                                   "divide_alpha": draw(st.booleans())})
+    return ArrayCase(
+        x=x,
+        options={
+            "size": draw(st.sampled_from((1, 3, 5))),
+            "alpha": draw(st.sampled_from((1e-4, 0.5))),
+            "beta": draw(st.sampled_from((0.75, 0.5))),
+            "k": draw(st.sampled_from((1.0, 2.0))),
+            "divide_alpha": draw(st.booleans()),
+        },
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -258,7 +308,9 @@ def linear_cases(draw: Draw, *, dtype: Any = np.float64) -> LinearCase:
     """Matrices of any small shape, single rows and columns too."""
     n, d, f = (draw(st.integers(1, 5)) for _ in range(3))
     bias = draw(st.none() | arrays((f,), dtype=dtype))
-    return LinearCase(x=draw(arrays((n, d), dtype=dtype)), weight=draw(arrays((d, f), dtype=dtype)), bias=bias)
+    return LinearCase(
+        x=draw(arrays((n, d), dtype=dtype)), weight=draw(arrays((d, f), dtype=dtype)), bias=bias
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -274,7 +326,9 @@ def matmul_cases(draw: Draw, *, dtype: Any = np.float64) -> PairCase:
     """(..., M, K) and (..., K, N) whose leading axes broadcast."""
     lead = draw(npst.mutually_broadcastable_shapes(num_shapes=2, max_dims=2, max_side=3)).input_shapes
     m, k, n = (draw(st.integers(1, 4)) for _ in range(3))
-    return PairCase(a=draw(arrays((*lead[0], m, k), dtype=dtype)), b=draw(arrays((*lead[1], k, n), dtype=dtype)))
+    return PairCase(
+        a=draw(arrays((*lead[0], m, k), dtype=dtype)), b=draw(arrays((*lead[1], k, n), dtype=dtype))
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -299,8 +353,10 @@ def concat_cases(draw: Draw, *, dtype: Any = np.float64) -> ConcatCase:
 
 
 @st.composite
-def reduction_cases(draw: Draw, *, dtype: Any = np.float64, values: Sequence[str] = ("normal", "ties")) -> ArrayCase:
-    """An array with one axis, several axes in any order, or all of them to reduce; with and without keepdims."""
+def reduction_cases(
+    draw: Draw, *, dtype: Any = np.float64, values: Sequence[str] = ("normal", "ties")
+) -> ArrayCase:
+    """An array, and one axis, several in any order, or all of them to reduce; with and without keepdims."""
     x = draw(arrays(shapes(), dtype=dtype, values=values))
     one, several = st.integers(-x.ndim, x.ndim - 1), npst.valid_tuple_axes(x.ndim, min_size=1)
     return ArrayCase(x=x, options={"axis": draw(st.none() | one | several), "keepdims": draw(st.booleans())})
@@ -336,7 +392,10 @@ def softmax_cases(draw: Draw, *, dtype: Any = np.float64) -> ArrayCase:
     axis = draw(st.integers(-len(shape), len(shape) - 1))
     longer = list(shape)
     longer[axis] += 1
-    return ArrayCase(x=draw(arrays(tuple(longer), dtype=dtype, values=("normal", "ties", "offset"))), options={"axis": axis})
+    return ArrayCase(
+        x=draw(arrays(tuple(longer), dtype=dtype, values=("normal", "ties", "offset"))),
+        options={"axis": axis},
+    )
 
 
 @st.composite
@@ -344,7 +403,13 @@ def pad_cases(draw: Draw, *, dtype: Any = np.float64) -> ArrayCase:
     """An array, (before, after) for every axis, and the value between."""
     x = draw(arrays(shapes(), dtype=dtype))
     width = st.tuples(st.integers(0, 2), st.integers(0, 2))
-    return ArrayCase(x=x, options={"widths": tuple(draw(width) for _ in range(x.ndim)), "value": draw(st.sampled_from((0.0, 1.5)))})
+    return ArrayCase(
+        x=x,
+        options={
+            "widths": tuple(draw(width) for _ in range(x.ndim)),
+            "value": draw(st.sampled_from((0.0, 1.5))),
+        },
+    )
 
 
 @st.composite
@@ -356,7 +421,7 @@ def transpose_cases(draw: Draw, *, dtype: Any = np.float64) -> ArrayCase:
 
 @st.composite
 def getitem_cases(draw: Draw, *, dtype: Any = np.float64) -> ArrayCase:
-    """An array and an index: integers, slices with steps, ellipsis, new axes, or arrays of integers with repetitions."""
+    """An array and an index: integers, slices with steps, ellipsis, new axes, or arrays of integers."""
     x = draw(arrays(shapes(), dtype=dtype))
     basic = npst.basic_indices(x.shape, allow_newaxis=True)
     advanced = npst.integer_array_indices(x.shape, result_shape=npst.array_shapes(max_dims=2, max_side=3))

@@ -44,6 +44,7 @@ class Run:
 
     model: Module
     train: Loader
+    images: int  # in an epoch
     validation: Loader | None
     recipe: Recipe
     optimizer: optim.Optimizer
@@ -81,7 +82,7 @@ def fit(model: Module, data: Any, labels: Any = None, *, epochs: int = 10, batch
     prepare = preprocessing(model)
     loader = Loader(train, batch_size=batch_size, shuffle=True, augment=_augmentation(augment, chosen), preprocess=prepare)
     optimizer, schedule = _optimizer_and_schedule(model, optimizer, schedule, recipe is not None, chosen, epochs * len(loader))
-    run = Run(model, loader, held_out and Loader(held_out, batch_size=256, preprocess=prepare), chosen, optimizer, schedule,
+    run = Run(model, loader, len(train), None if held_out is None else Loader(held_out, batch_size=256, preprocess=prepare), chosen, optimizer, schedule,
               optim.EMA(model.parameters(), chosen.ema_decay) if chosen.ema_decay else None, epochs, callbacks, checkpoint, verbose)
     _start(run, resume)
     return _loop(run)
@@ -131,8 +132,7 @@ def _epoch(run: Run) -> Mean:
     from tqdm import tqdm
 
     seen = Mean()
-    total = len(run.train) * run.train.batch_size
-    with tqdm(total=total, unit="img", leave=False, disable=not run.verbose, desc=f"epoch {run.epoch + 1}/{run.epochs}") as bar:
+    with tqdm(total=run.images, unit="img", leave=False, disable=not run.verbose, desc=f"epoch {run.epoch + 1}/{run.epochs}") as bar:
         for x, y in run.train:
             loss, logits = _step(run, x, y)
             seen.update(loss, logits, y)
@@ -268,7 +268,8 @@ def _save(run: Run) -> None:
 def _restore(run: Run, path: os.PathLike[str]) -> None:
     """Put the run where the checkpoint left off.  CheckpointError before anything changed if it belongs to another kind of run."""
     parts, description = checkpoints.load(path)
-    holders = {"model": run.model, "optimizer": run.optimizer, "schedule": run.schedule, "ema": run.ema}
+    # the model comes last: should one of the others refuse, it is still as it was
+    holders = {"optimizer": run.optimizer, "schedule": run.schedule, "ema": run.ema, "model": run.model}
     expected = [name for name, holder in holders.items() if holder is not None]
     if sorted(parts) != sorted(expected):
         raise CheckpointError(f"{path} holds {', '.join(parts)}, but this run has {', '.join(expected)}; resume with the same optimizer, "
@@ -293,9 +294,8 @@ def _say_once(run: Run) -> None:
 
 def _row_text(run: Run) -> str:
     row = {key: values[-1] for key, values in run.history.history.items()}
-    images = len(run.train) * run.train.batch_size
     text = "  ".join(f"{key} {value:.4f}" for key, value in row.items() if key != "seconds")
-    return f"epoch {run.epoch}/{run.epochs}  {text}  {row['seconds']:.1f} s  {images / row['seconds']:.0f} img/s"
+    return f"epoch {run.epoch}/{run.epochs}  {text}  {row['seconds']:.1f} s  {run.images / row['seconds']:.0f} img/s"
 
 
 __all__ = ["History", "Run", "fit", "Split"]

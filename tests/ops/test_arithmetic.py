@@ -68,13 +68,20 @@ def test_clip(x: np.ndarray) -> None:
 @pytest.mark.parametrize("exponent", [0, 1, 2, 3, -1])
 def test_pow_of_negative_bases_by_a_number(exponent: int) -> None:
     x = np.array([-2.0, -0.5, 1.5])
-    assert agree(lambda x: ops.pow(x, exponent), ArrayCase(x=x), reference=lambda x: x.astype(np.float64) ** exponent,
-                 bound=lambda u, x: 8 * u * np.abs(x ** exponent))
+    assert agree(
+        lambda x: ops.pow(x, exponent),
+        ArrayCase(x=x),
+        reference=lambda x: x.astype(np.float64) ** exponent,
+        bound=lambda u, x: 8 * u * np.abs(x**exponent),
+    )
     assert gradcheck(lambda x: ops.pow(x, exponent), x, settings=MAY_BE_ZERO)
 
 
 def test_pow_at_zero_has_finite_gradients() -> None:
-    x, exponent = tensor(np.zeros(3), requires_grad=True), tensor(np.array([0.0, 1.0, 2.0]), requires_grad=True)
+    x, exponent = (
+        tensor(np.zeros(3), requires_grad=True),
+        tensor(np.array([0.0, 1.0, 2.0]), requires_grad=True),
+    )
     ops.pow(x, exponent).backward(np.ones(3))
     assert x.grad is not None
     assert exponent.grad is not None
@@ -117,20 +124,34 @@ def test_scalars_take_the_tensors_dtype(name: str, scalar: Any) -> None:
 
 def test_operators_are_the_ops() -> None:
     a, b = tensor(np.array([1.0, 2.0])), np.array([3.0, 4.0])
-    for found, expected in [(a + b, [4, 6]), (b + a, [4, 6]), (a - b, [-2, -2]), (b - a, [2, 2]), (a * b, [3, 8]),
-                            (b * a, [3, 8]), (b / a, [3, 2]), (a ** 2, [1, 4]), (2 ** a, [2, 4]), (-a, [-1, -2])]:
+    for found, expected in [
+        (a + b, [4, 6]),
+        (b + a, [4, 6]),
+        (a - b, [-2, -2]),
+        (b - a, [2, 2]),
+        (a * b, [3, 8]),
+        (b * a, [3, 8]),
+        (b / a, [3, 2]),
+        (a**2, [1, 4]),
+        (2**a, [2, 4]),
+        (-a, [-1, -2]),
+    ]:
         assert isinstance(found, Tensor)
         np.testing.assert_array_equal(found.data, expected)
 
 
 @pytest.mark.parametrize("name", ["add", "sub", "mul", "div", "pow", "maximum", "minimum"])
 def test_shapes_that_do_not_broadcast(name: str) -> None:
-    with pytest.raises(ShapeError, match=rf"{name}: a of shape \(2, 3\) and b of shape \(2, 4\) do not broadcast.* 3 meets 4"):
+    with pytest.raises(
+        ShapeError, match=rf"{name}: a of shape \(2, 3\) and b of shape \(2, 4\) do not broadcast.* 3 meets 4"
+    ):
         getattr(ops, name)(np.zeros((2, 3)), np.zeros((2, 4)))
 
 
 def test_where_names_the_shape_that_does_not_fit() -> None:
-    with pytest.raises(ShapeError, match=r"where: condition of shape \(3,\) and a of shape \(2,\) do not broadcast"):
+    with pytest.raises(
+        ShapeError, match=r"where: condition of shape \(3,\) and a of shape \(2,\) do not broadcast"
+    ):
         ops.where(np.zeros(3, bool), np.zeros(2), np.zeros(2))
 
 

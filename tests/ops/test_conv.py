@@ -24,7 +24,9 @@ def normal(*shape: int, seed: int = 0, dtype: Any = np.float64) -> np.ndarray:
 
 
 def case_of(x: tuple[int, ...], weight: tuple[int, ...], **options: Any) -> Conv2dCase:
-    return Conv2dCase(x=normal(*x), weight=normal(*weight, seed=1), bias=normal(weight[3], seed=2), options=options)
+    return Conv2dCase(
+        x=normal(*x), weight=normal(*weight, seed=1), bias=normal(weight[3], seed=2), options=options
+    )
 
 
 @given(strategies.conv2d_cases(activations=(None, "relu")), PLANS)
@@ -135,23 +137,65 @@ def test_forms_of_padding_that_mean_the_same(forms: tuple[Any, ...], size: tuple
 
 
 def test_images_in_nchw_are_recognised() -> None:
-    with pytest.raises(ShapeError, match=r"x has 32 channels \(last axis of \(2, 3, 32, 32\)\) but weight takes 3 "
-                                         r"\(axis 2 of \(5, 5, 3, 8\)\).*channels-last, use x.transpose\(0, 2, 3, 1\)"):
+    with pytest.raises(
+        ShapeError,
+        match=r"x has 32 channels \(last axis of \(2, 3, 32, 32\)\) but weight takes 3 "
+        r"\(axis 2 of \(5, 5, 3, 8\)\).*channels-last, use x.transpose\(0, 2, 3, 1\)",
+    ):
         ops.conv2d(np.zeros((2, 3, 32, 32)), np.zeros((5, 5, 3, 8)))
 
 
-@pytest.mark.parametrize(("x", "weight", "bias", "options", "text"), [
-    ((2, 8, 8, 4), (3, 3, 3, 8), None, {}, r"x has 4 channels \(last axis of \(2, 8, 8, 4\)\) but weight takes 3"),
-    ((2, 8, 8, 4), (3, 3, 3, 8), None, {"groups": 2}, "weight takes 3 in each of 2 groups"),
-    ((2, 8, 8, 4), (3, 3, 2, 9), None, {"groups": 2}, r"groups is 2, it must divide the 9 filters"),
-    ((2, 8, 8, 4), (3, 3, 4, 8), None, {"groups": 0}, "groups is 0"),
-    ((8, 8, 4), (3, 3, 4, 8), None, {}, r"x has shape \(8, 8, 4\), it must be \(N, H, W, C\).*x.reshape\(1, H, W, C\)"),
-    ((0, 8, 8, 4), (3, 3, 4, 8), None, {}, "a batch of size 0"),
-    ((2, 8, 8, 4), (3, 4, 8), None, {}, r"weight has shape \(3, 4, 8\), it must be \(KH, KW, C/groups, F\)"),
-    ((2, 8, 8, 4), (3, 3, 4, 8), (4,), {}, r"bias has shape \(4,\), it must be \(8,\) for weight \(3, 3, 4, 8\)"),
-    ((2, 8, 2, 4), (3, 3, 4, 8), None, {}, r"a window of 3 .* does not fit into W = 2 with padding \(0, 0\).*more padding"),
-    ((2, 8, 8, 4), (3, 3, 4, 8), None, {"dilation": 4}, r"a window of 9 .*dilation \(4, 4\)\) does not fit into H = 8"),
-])
+@pytest.mark.parametrize(
+    ("x", "weight", "bias", "options", "text"),
+    [
+        (
+            (2, 8, 8, 4),
+            (3, 3, 3, 8),
+            None,
+            {},
+            r"x has 4 channels \(last axis of \(2, 8, 8, 4\)\) but weight takes 3",
+        ),
+        ((2, 8, 8, 4), (3, 3, 3, 8), None, {"groups": 2}, "weight takes 3 in each of 2 groups"),
+        ((2, 8, 8, 4), (3, 3, 2, 9), None, {"groups": 2}, r"groups is 2, it must divide the 9 filters"),
+        ((2, 8, 8, 4), (3, 3, 4, 8), None, {"groups": 0}, "groups is 0"),
+        (
+            (8, 8, 4),
+            (3, 3, 4, 8),
+            None,
+            {},
+            r"x has shape \(8, 8, 4\), it must be \(N, H, W, C\).*x.reshape\(1, H, W, C\)",
+        ),
+        ((0, 8, 8, 4), (3, 3, 4, 8), None, {}, "a batch of size 0"),
+        (
+            (2, 8, 8, 4),
+            (3, 4, 8),
+            None,
+            {},
+            r"weight has shape \(3, 4, 8\), it must be \(KH, KW, C/groups, F\)",
+        ),
+        (
+            (2, 8, 8, 4),
+            (3, 3, 4, 8),
+            (4,),
+            {},
+            r"bias has shape \(4,\), it must be \(8,\) for weight \(3, 3, 4, 8\)",
+        ),
+        (
+            (2, 8, 2, 4),
+            (3, 3, 4, 8),
+            None,
+            {},
+            r"a window of 3 .* does not fit into W = 2 with padding \(0, 0\).*more padding",
+        ),
+        (
+            (2, 8, 8, 4),
+            (3, 3, 4, 8),
+            None,
+            {"dilation": 4},
+            r"a window of 9 .*dilation \(4, 4\)\) does not fit into H = 8",
+        ),
+    ],
+)
 def test_shapes_that_do_not_fit(x: Any, weight: Any, bias: Any, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ShapeError, match=f"conv2d: .*{text}"):
         ops.conv2d(np.zeros(x), np.zeros(weight), None if bias is None else np.zeros(bias), **options)
@@ -173,7 +217,10 @@ def test_bad_options(options: dict[str, Any], text: str) -> None:
 
 
 def test_an_unknown_plan() -> None:
-    with pytest.raises(ValueError, match="force_plan: there is no plan 'fft'; the plans are auto"), plans.force_plan("fft"):
+    with (
+        pytest.raises(ValueError, match="force_plan: there is no plan 'fft'; the plans are auto"),
+        plans.force_plan("fft"),
+    ):
         pass
 
 

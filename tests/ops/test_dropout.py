@@ -13,15 +13,22 @@ from minidl.testing.strategies import ArrayCase
 DROPOUT = streams.NAMES.index("dropout")
 
 
-@given(strategies.arrays(strategies.shapes(max_side=5)), st.sampled_from((0.0, 0.1, 0.5, 0.7)), st.integers(0, 2**32 - 1))
+@given(
+    strategies.arrays(strategies.shapes(max_side=5)),
+    st.sampled_from((0.0, 0.1, 0.5, 0.7)),
+    st.integers(0, 2**32 - 1),
+)
 def test_dropout(x: np.ndarray, p: float, seed: int) -> None:
     def dropout(x: np.ndarray | Tensor) -> Tensor:
         streams.manual_seed(seed)
         return ops.dropout(x, p, training=True)
 
-    assert agree(dropout, ArrayCase(x=x),
-                 reference=lambda x: reference.dropout(x, p, training=True, seed=seed, stream=DROPOUT, call=0),
-                 bound=lambda u, x: 3 * u * np.abs(x) / (1 - p))  # 1 - p, its inverse, and the product
+    assert agree(
+        dropout,
+        ArrayCase(x=x),
+        reference=lambda x: reference.dropout(x, p, training=True, seed=seed, stream=DROPOUT, call=0),
+        bound=lambda u, x: 3 * u * np.abs(x) / (1 - p),  # 1 - p, its inverse, and the product
+    )
     if reference.dropout_mask(x.shape, p, seed=seed, stream=DROPOUT, call=0).any():
         assert gradcheck(dropout, x)
 
@@ -59,7 +66,9 @@ def test_large_arrays_are_masked_by_several_threads_alike(dtype: type) -> None:
     y = ops.dropout(np.ones(50_001, dtype), 0.3, training=True).data
     assert abs((y != 0).mean() - 0.7) < 4 * np.sqrt(0.3 * 0.7 / y.size)
     for start in (0, 4 * 4096 - 8, 49_996):  # the first block, one thread's last ones, the remainder
-        words = [reference.philox((block, 0, 0, 0), (0, DROPOUT)) for block in range(start // 4, start // 4 + 4)]
+        words = [
+            reference.philox((block, 0, 0, 0), (0, DROPOUT)) for block in range(start // 4, start // 4 + 4)
+        ]
         expected = np.array(words).ravel()[:len(y[start:start + 16])] >= np.floor(0.3 * 2**32)
         np.testing.assert_array_equal(y[start:start + 16] != 0, expected)
 

@@ -1,7 +1,8 @@
 """What holds for every op of `minidl.ops`: no op can be added without an example here.
 
-float32 stays float32, inputs stay as they were, the layout in memory makes no difference, a batch is its images one by one, numbers
-are never NaN because a kernel read what it had not written (conftest.py poisons fresh memory).
+float32 stays float32, inputs stay as they were, the layout in memory makes no difference, a batch is its
+images one by one, numbers are never NaN because a kernel read what it had not written (conftest.py poisons
+fresh memory).
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ def positive(*shape: int) -> np.ndarray:
 
 
 Example = tuple[tuple[np.ndarray, ...], Callable[..., Tensor]]
-IMAGE = (3, 5, 6, 4)
+IMAGE = (2, 5, 6, 4)
 
 # The float arrays that have gradients, and the call that takes them.
 EXAMPLES: dict[str, Example] = {
@@ -59,18 +60,43 @@ EXAMPLES: dict[str, Example] = {
     "concat": ((normal(3, 4), normal(3, 2)), lambda a, b: ops.concat([a, b])),
     "pad": ((normal(3, 4),), lambda x: ops.pad(x, ((0, 0), (1, 2)), value=0.1)),
     "getitem": ((normal(3, 4),), lambda x: ops.getitem(x, (slice(None), [2, 0, 2]))),
-    "conv2d": ((normal(*IMAGE), normal(3, 3, 2, 6), normal(6)),
-               lambda *arrays: ops.conv2d(*arrays, groups=2, stride=2, padding="same", activation="relu")),
+    "conv2d": (
+        (normal(*IMAGE), normal(3, 3, 2, 6), normal(6)),
+        lambda *arrays: ops.conv2d(*arrays, groups=2, stride=2, padding="same", activation="relu"),
+    ),
     "max_pool2d": ((normal(*IMAGE),), lambda x: ops.max_pool2d(x, 3, stride=2, padding=1)),
     "avg_pool2d": ((normal(*IMAGE),), lambda x: ops.avg_pool2d(x, 3, stride=2, ceil_mode=True)),
     "adaptive_avg_pool2d": ((normal(*IMAGE),), lambda x: ops.adaptive_avg_pool2d(x, (2, 4))),
     "global_avg_pool": ((normal(*IMAGE),), ops.global_avg_pool),
-    "batch_norm": ((normal(*IMAGE), normal(4), normal(4), normal(*IMAGE)), lambda x, gamma, beta, residual: ops.batch_norm(
-        x, gamma, beta, np.zeros(4, x.dtype), np.ones(4, x.dtype), training=True, activation="relu", residual=residual)),
+    "batch_norm": (
+        (normal(*IMAGE), normal(4), normal(4), normal(*IMAGE)),
+        lambda x, gamma, beta, residual: ops.batch_norm(
+            x,
+            gamma,
+            beta,
+            np.zeros(4, x.dtype),
+            np.ones(4, x.dtype),
+            training=True,
+            activation="relu",
+            residual=residual,
+        ),
+    ),
     "dropout": ((normal(3, 4),), lambda x: _seeded_dropout(x)),
     "cross_entropy": ((normal(3, 4),), lambda x: ops.cross_entropy(x, [0, 3, 1], label_smoothing=0.1)),
 }
-NOT_IMAGE_BY_IMAGE = {"batch_norm", "dropout", "cross_entropy"}  # they look at the whole batch, or at the place in it
+# Ops that look at the whole batch, or at the place in it, as what they are for one image.
+IMAGE_BY_IMAGE: dict[str, Example] = EXAMPLES | {
+    "where": ((normal(3, 4), normal(4)), lambda a, b: ops.where(a.data > 0, a, b)),
+    "dropout": ((normal(3, 4),), lambda x: ops.dropout(x, 0.5, training=False)),
+    "batch_norm": (
+        (normal(*IMAGE), normal(4), normal(4)),
+        lambda x, *vectors: ops.batch_norm(x, *vectors, np.zeros(4), np.ones(4), training=False),
+    ),
+    "cross_entropy": (
+        (normal(3, 4),),
+        lambda x: ops.cross_entropy(x, np.ones(len(x), int), reduction="none"),
+    ),
+}
 
 every_op = pytest.mark.parametrize("name", EXAMPLES)
 
@@ -80,7 +106,9 @@ def _seeded_dropout(x: Any) -> Tensor:
     return ops.dropout(x, 0.5, training=True)
 
 
-def run(call: Callable[..., Tensor], arrays: Any, upstream: np.ndarray | None = None) -> tuple[Tensor, list[np.ndarray]]:
+def run(
+    call: Callable[..., Tensor], arrays: Any, upstream: np.ndarray | None = None
+) -> tuple[Tensor, list[np.ndarray]]:
     """The output, and the gradients for an upstream of varied values (or the given one)."""
     tensors = [Tensor(array, requires_grad=True) for array in arrays]
     y = call(*tensors)
@@ -140,12 +168,15 @@ def _reversed(array: np.ndarray) -> np.ndarray:
 
 @every_op
 @pytest.mark.parametrize("layout", [_transposed, _sliced, _reversed])
-def test_the_layout_in_memory_makes_no_difference(name: str, layout: Callable[[np.ndarray], np.ndarray]) -> None:
+def test_the_layout_in_memory_makes_no_difference(
+    name: str, layout: Callable[[np.ndarray], np.ndarray]
+) -> None:
     arrays, call = EXAMPLES[name]
     y, gradients = run(call, arrays)
     g = layout(np.linspace(-1, 2, y.size).reshape(y.shape)) if y.ndim else None
     other_y, other_gradients = run(call, [layout(array) for array in arrays], g)
-    np.testing.assert_allclose(other_y.data, y.data, rtol=1e-13)  # equal to rounding: BLAS may sum in another order
+    # Equal to rounding: BLAS may sum in another order.
+    np.testing.assert_allclose(other_y.data, y.data, rtol=1e-13)
     for other, gradient in zip(other_gradients, gradients, strict=True):
         np.testing.assert_allclose(other, gradient, rtol=1e-13, atol=1e-14)
 
@@ -153,21 +184,13 @@ def test_the_layout_in_memory_makes_no_difference(name: str, layout: Callable[[n
 @every_op
 def test_a_batch_of_one(name: str) -> None:
     """Every image alone gives what it gives in company."""
-    arrays, call = EXAMPLES[name]
-    if name in NOT_IMAGE_BY_IMAGE or name == "where":
-        call, x = {"batch_norm": (lambda x: ops.batch_norm(x, arrays[1], arrays[2], np.zeros(4), np.ones(4), training=False),
-                                  arrays[0]),
-                   "dropout": (lambda x: ops.dropout(x, 0.5, training=False), arrays[0]),
-                   "cross_entropy": (lambda x: ops.cross_entropy(x, np.ones(len(x), int), reduction="none"), arrays[0]),
-                   "where": (lambda x: ops.where(x > 0, x, arrays[1]), arrays[0])}[name]
-        rest: list[np.ndarray] = []
-    else:
-        x, *rest = arrays
-    whole = call(x, *rest).data
-    for n in range(len(x)):
-        # An operand with an axis for the images, rather than a parameter, is cut too.
-        cut = [array[n:n + 1] if array.ndim == x.ndim and len(array) == len(x) and name != "conv2d" else array for array in rest]
-        np.testing.assert_allclose(call(x[n:n + 1], *cut).data, whole[n:n + 1], rtol=1e-13)
+    arrays, call = IMAGE_BY_IMAGE[name]
+    n = len(arrays[0])
+    whole = call(*map(Tensor, arrays)).data
+    for image in range(n):
+        # Operands with an axis for the images are cut, parameters are not.
+        cut = [array[image : image + 1] if len(array) == n else array for array in arrays]
+        np.testing.assert_allclose(call(*map(Tensor, cut)).data, whole[image : image + 1], rtol=1e-13)
 
 
 @every_op

@@ -44,8 +44,11 @@ def test_ignored_rows_receive_no_gradient() -> None:
     assert np.all(logits.grad.data[[0, 2]] != 0)
 
 
-@pytest.mark.parametrize("labels", [
-    LABELS.tolist(), LABELS.astype(np.uint8), LABELS.astype(np.int32), Tensor(LABELS)], ids=["list", "uint8", "int32", "Tensor"])
+@pytest.mark.parametrize(
+    "labels",
+    [LABELS.tolist(), LABELS.astype(np.uint8), LABELS.astype(np.int32), Tensor(LABELS)],
+    ids=["list", "uint8", "int32", "Tensor"],
+)
 def test_labels_of_any_integer_kind(labels: Any) -> None:
     assert ops.cross_entropy(LOGITS, labels).item() == ops.cross_entropy(LOGITS, LABELS).item()
 
@@ -59,32 +62,48 @@ def test_class_weights_may_be_a_tensor_or_a_list_of_any_float_type() -> None:
         assert found.item() == expected.item()
 
 
-@pytest.mark.parametrize(("labels", "error", "text"), [
-    ([0, 3, 1, 2], DataError, r"labels\[1\] is 3, it must lie in 0 .. 2 for 3 classes"),
-    ([0, 1, 1, -1], DataError, r"labels\[3\] is -1, it must lie in 0 .. 2"),
-    ([0.0, 1.0, 1.0, 2.0], DTypeError, r"labels are float64, they must be integers \(class numbers 0 .. 2\).*astype"),
-    ([True, False, True, True], DTypeError, "labels are bool, they must be integers"),
-    ([0, 1, 2], ShapeError, r"labels have shape \(3,\), they must be \(4,\) for logits \(4, 3\)"),
-    ([[0], [1], [2], [0]], ShapeError, r"labels have shape \(4, 1\), they must be \(4,\)"),
-])
+@pytest.mark.parametrize(
+    ("labels", "error", "text"),
+    [
+        ([0, 3, 1, 2], DataError, r"labels\[1\] is 3, it must lie in 0 .. 2 for 3 classes"),
+        ([0, 1, 1, -1], DataError, r"labels\[3\] is -1, it must lie in 0 .. 2"),
+        (
+            [0.0, 1.0, 1.0, 2.0],
+            DTypeError,
+            r"labels are float64, they must be integers \(class numbers 0 .. 2\).*astype",
+        ),
+        ([True, False, True, True], DTypeError, "labels are bool, they must be integers"),
+        ([0, 1, 2], ShapeError, r"labels have shape \(3,\), they must be \(4,\) for logits \(4, 3\)"),
+        ([[0], [1], [2], [0]], ShapeError, r"labels have shape \(4, 1\), they must be \(4,\)"),
+    ],
+)
 def test_bad_labels(labels: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=f"cross_entropy: {text}"):
         ops.cross_entropy(LOGITS, np.array(labels))
 
 
-@pytest.mark.parametrize(("options", "error", "text"), [
-    ({"reduction": "max"}, ValueError, "reduction is 'max'; it may be 'mean', 'sum', 'none'"),
-    ({"label_smoothing": 1.5}, ValueError, "label_smoothing is 1.5, it must lie in 0 .. 1"),
-    ({"class_weight": np.ones(2)}, ShapeError, r"class_weight has shape \(2,\), it must be \(3,\) for logits \(4, 3\)"),
-    ({"class_weight": np.zeros(3)}, DataError, "all 4 labels are ignored or have weight 0"),
-])
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"reduction": "max"}, ValueError, "reduction is 'max'; it may be 'mean', 'sum', 'none'"),
+        ({"label_smoothing": 1.5}, ValueError, "label_smoothing is 1.5, it must lie in 0 .. 1"),
+        (
+            {"class_weight": np.ones(2)},
+            ShapeError,
+            r"class_weight has shape \(2,\), it must be \(3,\) for logits \(4, 3\)",
+        ),
+        ({"class_weight": np.zeros(3)}, DataError, "all 4 labels are ignored or have weight 0"),
+    ],
+)
 def test_bad_options(options: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=f"cross_entropy: {text}"):
         ops.cross_entropy(LOGITS, LABELS, **options)
 
 
 def test_a_mean_over_ignored_labels_only() -> None:
-    with pytest.raises(DataError, match="cross_entropy: all 4 labels are ignored or have weight 0, there is no mean to take"):
+    with pytest.raises(
+        DataError, match="cross_entropy: all 4 labels are ignored or have weight 0, there is no mean to take"
+    ):
         ops.cross_entropy(LOGITS, np.full(4, 9), ignore_index=9)
     assert ops.cross_entropy(LOGITS, np.full(4, 9), ignore_index=9, reduction="sum").item() == 0
 

@@ -1,4 +1,4 @@
-"""Batch normalisation: both modes against naive loops, running statistics, gradients through every path, errors."""
+"""Batch normalisation: both modes against naive loops, running statistics, every gradient path, errors."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from minidl.errors import ShapeError
 from minidl.testing import GradcheckSettings, agree, gradcheck, reference, strategies
 from minidl.testing.strategies import VALUES, BatchNormCase
 
-# A fused ReLU may close every output of a drawn case; with two values per channel the gradient of x all but vanishes.
+# A fused ReLU may close every output of a drawn case; with two values per channel x has almost no gradient.
 MAY_BE_ZERO = GradcheckSettings(allow_zero=True)
 
 
@@ -23,8 +23,14 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 def case_of(n: int, h: int, w: int, c: int, **options: Any) -> BatchNormCase:
     if options.get("residual"):
         options["residual"] = normal(n, h, w, c, seed=5)
-    return BatchNormCase(x=normal(n, h, w, c), gamma=normal(c, seed=1), beta=normal(c, seed=2), running_mean=normal(c, seed=3),
-                         running_var=np.abs(normal(c, seed=4)) + 0.5, options=options)
+    return BatchNormCase(
+        x=normal(n, h, w, c),
+        gamma=normal(c, seed=1),
+        beta=normal(c, seed=2),
+        running_mean=normal(c, seed=3),
+        running_var=np.abs(normal(c, seed=4)) + 0.5,
+        options=options,
+    )
 
 
 def check_gradients(case: BatchNormCase, settings: GradcheckSettings) -> bool:
@@ -33,7 +39,9 @@ def check_gradients(case: BatchNormCase, settings: GradcheckSettings) -> bool:
     residual = options.pop("residual", None)
 
     def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor | None) -> Tensor:
-        return ops.batch_norm(x, gamma, beta, case.running_mean.copy(), case.running_var.copy(), residual=residual, **options)
+        return ops.batch_norm(
+            x, gamma, beta, case.running_mean.copy(), case.running_var.copy(), residual=residual, **options
+        )
 
     return gradcheck(batch_norm, case.x, case.gamma, case.beta, residual, settings=settings)
 
@@ -62,8 +70,10 @@ def test_batch_norm_gradients_element_by_element(case: BatchNormCase) -> None:
 def test_running_statistics(case: BatchNormCase) -> None:
     mean, var = case.running_mean.copy(), case.running_var.copy()
     ops.batch_norm(case.x, case.gamma, case.beta, mean, var, **case.options)
-    expected = reference.running_statistics(case.x, case.running_mean, case.running_var, momentum=case.options["momentum"])
-    np.testing.assert_allclose([mean, var], expected, rtol=1e-12, atol=1e-14)  # a few dozen roundings in float64
+    expected = reference.running_statistics(
+        case.x, case.running_mean, case.running_var, momentum=case.options["momentum"]
+    )
+    np.testing.assert_allclose([mean, var], expected, rtol=1e-12, atol=1e-14)  # a few dozen roundings
 
 
 def test_running_statistics_may_be_tensors_and_keep_their_dtype() -> None:
@@ -88,8 +98,14 @@ def test_a_large_offset_costs_no_digits() -> None:
     """The variance of 1000 + noise in float32: E[x^2] - mean^2 would have no correct digit left."""
     rng = np.random.default_rng(0)
     case = case_of(4, 8, 8, 3, training=True)
-    shifted = BatchNormCase(x=VALUES["offset"](rng, case.x.shape), gamma=case.gamma, beta=case.beta,
-                            running_mean=case.running_mean, running_var=case.running_var, options=case.options)
+    shifted = BatchNormCase(
+        x=VALUES["offset"](rng, case.x.shape),
+        gamma=case.gamma,
+        beta=case.beta,
+        running_mean=case.running_mean,
+        running_var=case.running_var,
+        options=case.options,
+    )
     assert agree(ops.batch_norm, shifted)
 
 
@@ -107,7 +123,9 @@ def test_fused_is_unfused() -> None:
                                     for array in (case.x, case.gamma, case.beta, case.options["residual"]))
         statistics = case.running_mean.copy(), case.running_var.copy()
         if fused:
-            y = ops.batch_norm(x, gamma, beta, *statistics, training=True, activation="relu", residual=residual)
+            y = ops.batch_norm(
+                x, gamma, beta, *statistics, training=True, activation="relu", residual=residual
+            )
         else:
             y = ops.relu(ops.batch_norm(x, gamma, beta, *statistics, training=True) + residual)
         y.backward(normal(*y.shape, seed=6))
@@ -120,7 +138,10 @@ def test_fused_is_unfused() -> None:
 def test_repeated_backward_with_one_upstream_tensor() -> None:
     """What the vjps share is computed once per backward, not once per upstream tensor."""
     case = case_of(2, 3, 3, 2, training=True, activation="relu", residual=True)
-    leaves = [tensor(array, requires_grad=True) for array in (case.x, case.gamma, case.beta, case.options["residual"])]
+    leaves = [
+        tensor(array, requires_grad=True)
+        for array in (case.x, case.gamma, case.beta, case.options["residual"])
+    ]
     x, gamma, beta, residual = leaves
     y = ops.batch_norm(x, gamma, beta, case.running_mean, case.running_var, training=True, activation="relu",
                        residual=residual)
@@ -141,7 +162,9 @@ def test_repeated_backward_with_one_upstream_tensor() -> None:
 
 def test_one_value_per_channel_is_refused_in_training_only() -> None:
     case = case_of(1, 1, 1, 3, training=True)
-    with pytest.raises(ShapeError, match=r"batch_norm: x of shape \(1, 1, 1, 3\) has one value per channel.*eval\(\)"):
+    with pytest.raises(
+        ShapeError, match=r"batch_norm: x of shape \(1, 1, 1, 3\) has one value per channel.*eval\(\)"
+    ):
         ops.batch_norm(*case.inputs, training=True)
     assert agree(ops.batch_norm, case_of(1, 1, 1, 3, training=False))
 
@@ -150,24 +173,37 @@ def test_a_failed_call_leaves_the_running_statistics_alone() -> None:
     case = case_of(2, 2, 2, 3, training=True)
     mean = case.running_mean.copy()
     with pytest.raises(ValueError, match="activation"):
-        ops.batch_norm(case.x, case.gamma, case.beta, mean, case.running_var, training=True, activation="gelu")
+        ops.batch_norm(
+            case.x, case.gamma, case.beta, mean, case.running_var, training=True, activation="gelu"
+        )
     np.testing.assert_array_equal(mean, case.running_mean)
 
 
-@pytest.mark.parametrize(("change", "text"), [
-    ({"x": np.zeros((2, 3, 3, 5))}, "x has 5 channels .* but gamma has 4"),
-    ({"x": np.zeros((2, 4, 3, 5))}, "x has 5 channels .* but gamma has 4 .*It looks like"),
-    ({"x": np.zeros((2, 4))}, r"x has shape \(2, 4\), it must be \(N, H, W, C\)"),
-    ({"x": np.zeros((0, 3, 3, 4))}, "a batch of size 0"),
-    ({"gamma": np.zeros((1, 4))}, r"gamma has shape \(1, 4\), it must be \(4,\)"),
-    ({"beta": np.zeros(3)}, r"beta has shape \(3,\), it must be \(4,\) for x of shape \(2, 3, 3, 4\)"),
-    ({"running_mean": np.zeros(3)}, r"running_mean has shape \(3,\), it must be \(4,\)"),
-    ({"running_var": np.zeros(3)}, r"running_var has shape \(3,\), it must be \(4,\)"),
-    ({"residual": np.zeros((2, 3, 3, 1))}, r"residual has shape \(2, 3, 3, 1\), it must equal x's \(2, 3, 3, 4\)"),
-])
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"x": np.zeros((2, 3, 3, 5))}, "x has 5 channels .* but gamma has 4"),
+        ({"x": np.zeros((2, 4, 3, 5))}, "x has 5 channels .* but gamma has 4 .*It looks like"),
+        ({"x": np.zeros((2, 4))}, r"x has shape \(2, 4\), it must be \(N, H, W, C\)"),
+        ({"x": np.zeros((0, 3, 3, 4))}, "a batch of size 0"),
+        ({"gamma": np.zeros((1, 4))}, r"gamma has shape \(1, 4\), it must be \(4,\)"),
+        ({"beta": np.zeros(3)}, r"beta has shape \(3,\), it must be \(4,\) for x of shape \(2, 3, 3, 4\)"),
+        ({"running_mean": np.zeros(3)}, r"running_mean has shape \(3,\), it must be \(4,\)"),
+        ({"running_var": np.zeros(3)}, r"running_var has shape \(3,\), it must be \(4,\)"),
+        (
+            {"residual": np.zeros((2, 3, 3, 1))},
+            r"residual has shape \(2, 3, 3, 1\), it must equal x's \(2, 3, 3, 4\)",
+        ),
+    ],
+)
 def test_shapes_that_do_not_fit(change: dict[str, np.ndarray], text: str) -> None:
-    given_ = {"x": np.zeros((2, 3, 3, 4)), "gamma": np.zeros(4), "beta": np.zeros(4), "running_mean": np.zeros(4),
-              "running_var": np.ones(4)}
+    given_ = {
+        "x": np.zeros((2, 3, 3, 4)),
+        "gamma": np.zeros(4),
+        "beta": np.zeros(4),
+        "running_mean": np.zeros(4),
+        "running_var": np.ones(4),
+    }
     with pytest.raises(ShapeError, match=f"batch_norm: .*{text}"):
         ops.batch_norm(**(given_ | change), training=True)
 

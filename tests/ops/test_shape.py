@@ -83,21 +83,36 @@ def test_a_view_shares_the_version_counter() -> None:
         y.backward(np.ones(4))
 
 
-@pytest.mark.parametrize(("call", "text"), [
-    (lambda x: ops.reshape(x, (4, 2)), r"reshape: x of shape \(2, 3\) has 6 elements, they do not fit shape \(4, 2\)"),
-    (lambda x: ops.reshape(x, (-1, -1)), r"reshape: .* do not fit shape \(-1, -1\)"),
-    (lambda x: ops.reshape(x, (4, -1)), r"reshape: .* do not fit shape \(4, -1\)"),
-    (lambda x: ops.transpose(x, (0,)), r"transpose: axes \(0,\) must name all 2 axes of x, shape \(2, 3\)"),
-    (lambda x: ops.transpose(x, (0, 0)), r"transpose: axis \(0, 0\) names an axis twice"),
-    (lambda x: ops.transpose(x, (0, 2)), "transpose: axis 2 is outside an array with 2 axes"),
-    (lambda x: ops.flatten(x[0, 0]), r"flatten: x has shape \(\), it needs a batch axis"),
-    (lambda x: ops.concat([]), "concat: no tensors given"),
-    (lambda x: ops.concat([x, x[:1]], axis=1), r"concat: tensor 1 has shape \(1, 3\), tensor 0 has \(2, 3\).*but axis 1"),
-    (lambda x: ops.concat([x, x[0]]), r"concat: tensor 1 has shape \(3,\), tensor 0 has \(2, 3\)"),
-    (lambda x: ops.concat([x, x], axis=2), "concat: axis 2 is outside an array with 2 axes"),
-    (lambda x: ops.pad(x, ((1, 1),)), r"pad: widths \(\(1, 1\),\) must hold a pair .* for each axis of x, shape \(2, 3\)"),
-    (lambda x: ops.pad(x, ((1, 1), (-1, 0))), r"pad: widths .* must hold a pair \(before, after\) >= 0"),
-])
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (
+            lambda x: ops.reshape(x, (4, 2)),
+            r"reshape: x of shape \(2, 3\) has 6 elements, they do not fit shape \(4, 2\)",
+        ),
+        (lambda x: ops.reshape(x, (-1, -1)), r"reshape: .* do not fit shape \(-1, -1\)"),
+        (lambda x: ops.reshape(x, (4, -1)), r"reshape: .* do not fit shape \(4, -1\)"),
+        (
+            lambda x: ops.transpose(x, (0,)),
+            r"transpose: axes \(0,\) must name all 2 axes of x, shape \(2, 3\)",
+        ),
+        (lambda x: ops.transpose(x, (0, 0)), r"transpose: axis \(0, 0\) names an axis twice"),
+        (lambda x: ops.transpose(x, (0, 2)), "transpose: axis 2 is outside an array with 2 axes"),
+        (lambda x: ops.flatten(x[0, 0]), r"flatten: x has shape \(\), it needs a batch axis"),
+        (lambda x: ops.concat([]), "concat: no tensors given"),
+        (
+            lambda x: ops.concat([x, x[:1]], axis=1),
+            r"concat: tensor 1 has shape \(1, 3\), tensor 0 has \(2, 3\).*but axis 1",
+        ),
+        (lambda x: ops.concat([x, x[0]]), r"concat: tensor 1 has shape \(3,\), tensor 0 has \(2, 3\)"),
+        (lambda x: ops.concat([x, x], axis=2), "concat: axis 2 is outside an array with 2 axes"),
+        (
+            lambda x: ops.pad(x, ((1, 1),)),
+            r"pad: widths \(\(1, 1\),\) must hold a pair .* for each axis of x, shape \(2, 3\)",
+        ),
+        (lambda x: ops.pad(x, ((1, 1), (-1, 0))), r"pad: widths .* must hold a pair \(before, after\) >= 0"),
+    ],
+)
 def test_bad_arguments(call: Any, text: str) -> None:
     with pytest.raises(ShapeError, match=text):
         call(np.zeros((2, 3)))

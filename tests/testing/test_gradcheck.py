@@ -1,4 +1,6 @@
-"""gradcheck accepts right gradients, at kinks too, and every kind of wrong one is caught with a text that helps."""
+"""gradcheck accepts right gradients, at kinks too, and every kind of wrong one is caught with a text that
+helps.
+"""
 
 import itertools
 from collections.abc import Callable
@@ -17,7 +19,9 @@ Y = VALUES["normal"](np.random.default_rng(1), (3, 4))
 BOTH_MODES = pytest.mark.parametrize("full", [False, True])
 
 
-def product(grad_a: Callable[..., Array] | None = None, grad_b: Callable[..., Array] | None = None) -> Callable[..., Tensor]:
+def product(
+    grad_a: Callable[..., Array] | None = None, grad_b: Callable[..., Array] | None = None
+) -> Callable[..., Tensor]:
     """a * b as an op, with its gradients (functions of a, b and g) replaced at will."""
     def multiply(a: Array, b: Array) -> Any:
         def vjp_a(g: Array) -> Array:
@@ -96,19 +100,26 @@ def test_the_text_names_everything_needed_to_see_it_again(full: bool) -> None:
         gradcheck(product(grad_a=at_one_place), X, Y, settings=settings)
     text = str(failure.value)
     element = "/ d a[1, 2]: analytic" if full else "worst element [1, 2]: analytic"
-    for part in ("multiply: the gradient of a is wrong", element, "eps 1e-05, seed 7", "numeric",
-                 "gradcheck(multiply, a=<float64 (3, 4)>, b=<float64 (3, 4)>, settings=GradcheckSettings(eps=1e-05"):
+    for part in (
+        "multiply: the gradient of a is wrong",
+        element,
+        "eps 1e-05, seed 7",
+        "numeric",
+        "gradcheck(multiply, a=<float64 (3, 4)>, b=<float64 (3, 4)>, settings=GradcheckSettings(eps=1e-05",
+    ):
         assert part in text
 
 
 def test_upstream_gradients_that_cancel_by_symmetry_are_not_used() -> None:
-    """Softmax and batch norm have gradient 0 under a constant upstream: a checker that uses ones passes anything."""
+    """Softmax and batch norm have gradient 0 under a constant upstream: a checker that uses ones passes
+    anything.
+    """
     centred = of_one(lambda x: x - x.mean(), lambda x, g: g * (1 - 1 / x.size))  # the mean's path is wrong
     with pytest.raises(AssertionError, match="is wrong"):
         gradcheck(centred, X)
 
 
-# --- kinks ------------------------------------------------------------------------------------------------------------------------
+# --- kinks --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("slope", [0.0, 0.5, 1.0])
 @BOTH_MODES
@@ -125,17 +136,19 @@ def test_at_a_kink_nothing_else_passes(slope: float) -> None:
 
 
 def test_a_kink_excuses_no_other_element() -> None:
-    relu = of_one(lambda x: np.maximum(x, 0), lambda x, g: g * np.where(x == 0, 0.5, x > 0) * np.where(x == 2, 1.01, 1))
+    relu = of_one(
+        lambda x: np.maximum(x, 0), lambda x, g: g * np.where(x == 0, 0.5, x > 0) * np.where(x == 2, 1.01, 1)
+    )
     with pytest.raises(AssertionError, match=r"d output\[2\] / d x\[2\]: analytic 1.01, numeric 1,"):
         gradcheck(relu, np.array([-1.0, 0.0, 2.0]), settings=GradcheckSettings(full=True))
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------------------
+# --- refusals -----------------------------------------------------------------------------------------------
 
 @BOTH_MODES
 def test_a_vacuous_check_is_refused(full: bool) -> None:
     constant = of_one(lambda x: np.ones_like(x), lambda x, g: np.zeros_like(x))
-    with pytest.raises(AssertionError, match="vacuous: the output does not change with x.*allow_zero=True"):
+    with pytest.raises(AssertionError, match=r"vacuous: the output does not change with x.*allow_zero=True"):
         gradcheck(constant, X, settings=GradcheckSettings(full=full))
     assert gradcheck(constant, X, settings=GradcheckSettings(full=full, allow_zero=True))
 
@@ -168,7 +181,7 @@ def test_values_outside_the_domain_are_an_error() -> None:
             gradcheck(root, np.array([1e-9]))
 
 
-# --- side conditions --------------------------------------------------------------------------------------------------------------
+# --- side conditions ----------------------------------------------------------------------------------------
 
 def into(target: Array, result: Array) -> Array:
     """`result`, after writing it into `target`."""

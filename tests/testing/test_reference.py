@@ -36,8 +36,13 @@ def test_dropout_mask_reads_four_elements_from_each_block() -> None:
 
 def test_conv2d_is_scipys_correlation() -> None:
     x, weight = normal(1, 6, 7, 2), normal(3, 2, 2, 3, seed=1)
-    expected = [sum(signal.correlate2d(x[0, :, :, c], weight[:, :, c, f], "valid") for c in range(2)) for f in range(3)]
-    np.testing.assert_allclose(reference.conv2d(x, weight), np.moveaxis(np.array(expected), 0, -1)[None], **CLOSE)
+    expected = [
+        sum(signal.correlate2d(x[0, :, :, c], weight[:, :, c, f], "valid") for c in range(2))
+        for f in range(3)
+    ]
+    np.testing.assert_allclose(
+        reference.conv2d(x, weight), np.moveaxis(np.array(expected), 0, -1)[None], **CLOSE
+    )
 
 
 def test_softmax_is_scipys() -> None:
@@ -51,7 +56,9 @@ def test_matmul_is_numpys(case: strategies.PairCase) -> None:
     np.testing.assert_allclose(reference.matmul(case.a, case.b), case.a @ case.b, **CLOSE)
 
 
-@pytest.mark.parametrize(("a", "b"), [((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3,)), ((4, 2, 3), (3,)), ((3,), (4, 3, 2))])
+@pytest.mark.parametrize(
+    ("a", "b"), [((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3,)), ((4, 2, 3), (3,)), ((3,), (4, 3, 2))]
+)
 def test_matmul_of_vectors_is_numpys(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     x, y = normal(*a), normal(*b, seed=1)
     np.testing.assert_allclose(reference.matmul(x, y), x @ y, **CLOSE)
@@ -59,12 +66,16 @@ def test_matmul_of_vectors_is_numpys(a: tuple[int, ...], b: tuple[int, ...]) -> 
 
 @given(strategies.concat_cases())
 def test_concat_is_numpys(case: strategies.ConcatCase) -> None:
-    np.testing.assert_array_equal(reference.concat(case.arrays, **case.options), np.concatenate(case.arrays, **case.options))
+    np.testing.assert_array_equal(
+        reference.concat(case.arrays, **case.options), np.concatenate(case.arrays, **case.options)
+    )
 
 
 @given(strategies.transpose_cases())
 def test_transpose_is_numpys(case: strategies.ArrayCase) -> None:
-    np.testing.assert_array_equal(reference.transpose(case.x, **case.options), np.transpose(case.x, **case.options))
+    np.testing.assert_array_equal(
+        reference.transpose(case.x, **case.options), np.transpose(case.x, **case.options)
+    )
 
 
 @given(strategies.reduction_cases())
@@ -94,7 +105,8 @@ def test_cross_entropy_of_ignored_labels_only_is_nan() -> None:
 def test_running_statistics_take_the_unbiased_variance() -> None:
     x = np.array([1.0, 3.0]).reshape(2, 1, 1, 1)
     mean, var = reference.running_statistics(x, np.zeros(1), np.ones(1), momentum=0.1)
-    np.testing.assert_allclose([mean[0], var[0]], [0.1 * 2, 0.9 + 0.1 * 2], **CLOSE)  # the biased variance would be 1
+    # The biased variance would be 1.
+    np.testing.assert_allclose([mean[0], var[0]], [0.1 * 2, 0.9 + 0.1 * 2], **CLOSE)
 
 
 def test_local_response_norm_by_hand() -> None:
@@ -105,7 +117,7 @@ def test_local_response_norm_by_hand() -> None:
     np.testing.assert_allclose(y.ravel(), [1 / 2.5, 2 / 3.4, 3 / 3.3], **CLOSE)
 
 
-# --- against PyTorch, where it is installed ---------------------------------------------------------------------------------------
+# --- against PyTorch, where it is installed -----------------------------------------------------------------
 
 @pytest.fixture(scope="module")
 def torch() -> Any:
@@ -120,7 +132,9 @@ def images(torch: Any, x: np.ndarray) -> Any:
 def symmetric(case: Any, kernel: tuple[int, int]) -> Any:
     """The case with padding as torch takes it: equal on both sides, at most half the kernel."""
     padding = case.options["padding"]
-    sides = (padding, padding) if isinstance(padding, int) else (0, 0) if isinstance(padding, str) else padding
+    sides = (
+        (padding, padding) if isinstance(padding, int) else (0, 0) if isinstance(padding, str) else padding
+    )
     return tuple(min(np.max(side), k // 2) for side, k in zip(sides, kernel))
 
 
@@ -144,10 +158,14 @@ def test_pools_are_torchs(torch: Any, case: strategies.ArrayCase) -> None:
     if any(s + 2 * p < k for s, p, k in zip(case.x.shape[1:], options["padding"], options["kernel_size"])):
         return
     expected = torch.nn.functional.avg_pool2d(images(torch, case.x), **options)
-    np.testing.assert_allclose(reference.avg_pool2d(case.x, **options), expected.numpy().transpose(0, 2, 3, 1), **CLOSE)
+    np.testing.assert_allclose(
+        reference.avg_pool2d(case.x, **options), expected.numpy().transpose(0, 2, 3, 1), **CLOSE
+    )
     del options["count_include_pad"]
     expected = torch.nn.functional.max_pool2d(images(torch, case.x), **options)
-    np.testing.assert_array_equal(reference.max_pool2d(case.x, **options), expected.numpy().transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(
+        reference.max_pool2d(case.x, **options), expected.numpy().transpose(0, 2, 3, 1)
+    )
 
 
 @given(strategies.adaptive_pool_cases())
@@ -163,9 +181,12 @@ def test_batch_norm_is_torchs(torch: Any, case: strategies.BatchNormCase) -> Non
     expected = torch.nn.functional.batch_norm(images(torch, case.x), mean, var, torch.from_numpy(case.gamma),
                                               torch.from_numpy(case.beta), **case.options)
     y = reference.batch_norm(*case.inputs, **case.options)
-    np.testing.assert_allclose(y, expected.numpy().transpose(0, 2, 3, 1), rtol=1e-9, atol=1e-9)  # 1 / sqrt(var) magnifies
+    # Two values that happen to be close make 1 / sqrt(var) large.
+    np.testing.assert_allclose(y, expected.numpy().transpose(0, 2, 3, 1), rtol=1e-9, atol=1e-9)
     if case.options["training"]:
-        found = reference.running_statistics(case.x, case.running_mean, case.running_var, momentum=case.options["momentum"])
+        found = reference.running_statistics(
+            case.x, case.running_mean, case.running_var, momentum=case.options["momentum"]
+        )
         np.testing.assert_allclose(found, [mean.numpy(), var.numpy()], **CLOSE)
 
 
@@ -173,9 +194,15 @@ def test_batch_norm_is_torchs(torch: Any, case: strategies.BatchNormCase) -> Non
 def test_cross_entropy_is_torchs(torch: Any, case: strategies.CrossEntropyCase) -> None:
     options = dict(case.options)
     weight = options.pop("class_weight", None)
-    expected = torch.nn.functional.cross_entropy(torch.from_numpy(case.logits), torch.from_numpy(case.labels),
-                                                 weight=None if weight is None else torch.from_numpy(weight), **options)
-    np.testing.assert_allclose(reference.cross_entropy(case.logits, case.labels, **case.options), expected.numpy(), **CLOSE)
+    expected = torch.nn.functional.cross_entropy(
+        torch.from_numpy(case.logits),
+        torch.from_numpy(case.labels),
+        weight=None if weight is None else torch.from_numpy(weight),
+        **options,
+    )
+    np.testing.assert_allclose(
+        reference.cross_entropy(case.logits, case.labels, **case.options), expected.numpy(), **CLOSE
+    )
 
 
 @given(strategies.local_response_norm_cases())

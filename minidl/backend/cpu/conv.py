@@ -27,8 +27,8 @@ from minidl.backend.cpu import blas, memory
 from minidl.backend.plans import Plan, forced
 from minidl.window import Window
 
-TILE_BYTES = 1 << 21  # columns a thread gathers at a time: they stay in its level-2 cache
-_POINTWISE_ROWS = 512  # pixels a thread multiplies at a time: long enough for BLAS, short enough for bias and ReLU in cache
+TILE_BYTES = 1 << 22  # columns a thread gathers at a time: enough rows for BLAS, and still in the outer caches
+_POINTWISE_ROWS = 1024  # pixels a thread multiplies at a time: long enough for BLAS, short enough for bias and ReLU in cache
 
 
 def choose_plan(window: Window, dtype: np.dtype, groups: int = 1) -> Plan:
@@ -159,7 +159,7 @@ def _correlate_weight(src: np.ndarray, rows: np.ndarray, columns: np.ndarray, st
     sums = memory.empty((threads, depth, f), g.dtype)
     with blas.single_threaded():
         if pointwise:
-            _multiply_transposed(src.reshape(-1, depth), g.reshape(-1, f), sums)
+            _multiply_transposed(src.reshape(-1, depth), g.reshape(-1, f), sums, _POINTWISE_ROWS)
         else:
             lines = _tile_lines(-(-n * oh // threads), ow, depth, g.dtype)
             cols = memory.empty((threads, lines * ow, depth), g.dtype)
@@ -173,6 +173,18 @@ def _tile_lines(lines: int, width: int, depth: int, dtype: np.dtype) -> int:
 
 
 @njit(nogil=True, cache=True)
+def _copy(target, source):  # type: ignore[no-untyped-def]
+    for q in range(target.size):
+        target[q] = source[q]
+
+
+@njit(nogil=True, cache=True)
+def _clear(target):  # type: ignore[no-untyped-def]
+    for q in range(target.size):
+        target[q] = 0
+
+
+@njit(nogil=True, cache=True)
 def _gather(src, first_line, last_line, oh, ow, rows, columns, stride_h, stride_w, cols):  # type: ignore[no-untyped-def]
     """cols[pixel] = the numbers under the window of each output pixel of lines first_line .. last_line (line = image * OH + row)."""
     _, h, w, c = src.shape
@@ -180,42 +192,32 @@ def _gather(src, first_line, last_line, oh, ow, rows, columns, stride_h, stride_
     run = kw * c
     together = columns[kw - 1] - columns[0] == kw - 1  # no dilation: one window row is one contiguous run of src
     flat = src.reshape(-1)
-    pixel = 0
     for line in range(first_line, last_line):
         image, row = line // oh, line % oh
-        for j in range(ow):
-            target = cols[pixel]
-            pixel += 1
-            left = j * stride_w + columns[0]
-            for a in range(len(rows)):
-                ih = row * stride_h + rows[a]
-                at = a * run
+        for a in range(len(rows)):
+            ih = row * stride_h + rows[a]
+            base = (image * h + ih) * w
+            for j in range(ow):
+                pixel = (line - first_line) * ow + j
+                target = cols[pixel, a * run:(a + 1) * run]
+                left = j * stride_w + columns[0]
                 if ih < 0 or ih >= h:
-                    for q in range(at, at + run):
-                        target[q] = 0
-                    continue
-                base = (image * h + ih) * w
-                if together:
-                    low, high = max(0, -left) * c, min(kw, w - left) * c
-                    if low >= high:
-                        low = high = 0
-                    start = (base + left) * c
-                    for q in range(low):
-                        target[at + q] = 0
-                    for q in range(low, high):
-                        target[at + q] = flat[start + q]
-                    for q in range(high, run):
-                        target[at + q] = 0
-                    continue
-                for b in range(kw):
-                    iw = j * stride_w + columns[b]
-                    if iw < 0 or iw >= w:
-                        for q in range(c):
-                            target[at + b * c + q] = 0
-                    else:
-                        start = (base + iw) * c
-                        for q in range(c):
-                            target[at + b * c + q] = flat[start + q]
+                    _clear(target)
+                elif together:
+                    low, high = max(0, min(kw, -left)), max(0, min(kw, w - left))
+                    if low > 0:
+                        _clear(target[:low * c])
+                    if low < high:
+                        _copy(target[low * c:high * c], flat[(base + left + low) * c:(base + left + high) * c])
+                    if high < kw:
+                        _clear(target[max(low, high) * c:])
+                else:
+                    for b in range(kw):
+                        iw = j * stride_w + columns[b]
+                        if iw < 0 or iw >= w:
+                            _clear(target[b * c:(b + 1) * c])
+                        else:
+                            _copy(target[b * c:(b + 1) * c], flat[(base + iw) * c:(base + iw + 1) * c])
 
 
 @njit(nogil=True, cache=True)
@@ -273,13 +275,16 @@ def _gather_multiply_transposed(src, rows, columns, stride_h, stride_w, g, sums,
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def _multiply_transposed(x, g, sums):  # type: ignore[no-untyped-def]
+def _multiply_transposed(x, g, sums, rows):  # type: ignore[no-untyped-def]
     m, f = g.shape
     threads, depth = sums.shape[:2]
     share = (m + threads - 1) // threads
     for thread in prange(threads):
-        first, last = thread * share, min(m, (thread + 1) * share)
-        if first < last:
-            blas.gemm(1, 0, depth, f, last - first, x[first:last], depth, g[first:last], f, 0.0, sums[thread], f)
-        else:
+        end = min(m, (thread + 1) * share)
+        keep = 0.0
+        for first in range(thread * share, end, rows):
+            last = min(end, first + rows)
+            blas.gemm(1, 0, depth, f, last - first, x[first:last], depth, g[first:last], f, keep, sums[thread], f)
+            keep = 1.0
+        if keep == 0.0:
             sums[thread, :, :] = 0

@@ -1,8 +1,10 @@
 """Warm memory: large arrays come from blocks that earlier arrays gave back.
 
 A page the system has just handed out costs more to touch than most ops cost to run. So a block is kept when the last array on it
-dies (the array's base is a `_Block`, and its `__del__` returns it) and serves the next request of its size class. Sizes are rounded up
-to an eighth of a power of two, so that blocks fit again at most 12.5 % too large. Small arrays are left to NumPy.
+dies (the array's base is a `_Block`, and its `__del__` returns it) and serves the next request of its size class.
+Sizes are rounded up to an eighth of a power of two, so that blocks fit again at most 12.5 % too large. Idle and live
+blocks together stay below `_SLACK` times the most that was ever live: when shapes change, old blocks go back to the
+system. Small arrays are left to NumPy.
 """
 
 from collections import defaultdict
@@ -12,11 +14,13 @@ import numpy as np
 
 SMALL_BYTES = 1 << 15  # below this NumPy's own allocator is as good
 _ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 register
+_SLACK = 2.0
 
 _idle: dict[int, list[np.ndarray]] = defaultdict(list)
 _idle_bytes = 0
 _live_bytes = 0
-_peak_bytes = 0
+_peak_bytes = 0  # since the last reset
+_most_bytes = 0  # ever
 
 
 class _Block:
@@ -41,7 +45,7 @@ class _Block:
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """A C-contiguous array of undefined values."""
-    global _idle_bytes, _live_bytes, _peak_bytes
+    global _idle_bytes, _live_bytes, _peak_bytes, _most_bytes
     dtype = np.dtype(dtype)
     nbytes = dtype.itemsize
     for length in shape:
@@ -54,11 +58,11 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         raw = _idle[size].pop()
         _idle_bytes -= size
     else:
-        if _idle_bytes > _live_bytes:
-            free_unused()  # the shapes in use have changed; keep no more idle than live
+        live = _live_bytes + size
+        _trim(int(_SLACK * max(_most_bytes, live)) - live)
         raw = np.empty(size, np.uint8)
     _live_bytes += size
-    _peak_bytes = max(_peak_bytes, _live_bytes)
+    _peak_bytes, _most_bytes = max(_peak_bytes, _live_bytes), max(_most_bytes, _live_bytes)
     return np.asarray(_Block(raw))[:nbytes].view(dtype).reshape(shape)
 
 
@@ -88,6 +92,15 @@ def free_unused() -> None:
     global _idle_bytes
     _idle.clear()
     _idle_bytes = 0
+
+
+def _trim(limit: int) -> None:
+    """Let go of idle blocks until at most `limit` bytes of them are left."""
+    global _idle_bytes
+    for size, blocks in _idle.items():
+        while blocks and _idle_bytes > limit:
+            blocks.pop()
+            _idle_bytes -= size
 
 
 def live_bytes() -> int:

@@ -1,0 +1,66 @@
+"""The pool of warm memory: blocks come back, and nothing shares one."""
+
+import numpy as np
+import pytest
+
+import minidl as md
+from minidl import ops
+from minidl.backend.cpu import memory
+
+LARGE = (1 << 15,)  # elements: well above the size the pool takes
+
+
+def test_a_block_is_used_again_after_its_last_array_died():
+    a = memory.empty(LARGE, np.float32)
+    place = a.ctypes.data
+    view = a[5:].reshape(-1, 1)
+    del a
+    b = memory.empty(LARGE, np.float32)
+    assert b.ctypes.data != place  # the view still holds the block
+    del view, b
+    again = [memory.empty(LARGE, np.float32) for _ in range(2)]
+    assert place in {array.ctypes.data for array in again}
+
+
+def test_arrays_are_aligned_writable_and_of_the_shape_asked_for():
+    a = memory.zeros((3, 100, 111), np.float64)
+    assert a.ctypes.data % 64 == 0
+    assert a.flags.c_contiguous
+    assert a.flags.writeable
+    assert a.shape == (3, 100, 111)
+    assert not a.any()
+
+
+def test_live_and_peak_bytes():
+    before = memory.live_bytes()
+    memory.peak_bytes(reset=True)
+    a, b = memory.empty(LARGE, np.float32), memory.empty(LARGE, np.float32)
+    grown = memory.live_bytes() - before
+    assert a.nbytes + b.nbytes <= grown <= 1.2 * (a.nbytes + b.nbytes)
+    del a, b
+    assert memory.live_bytes() == before
+    assert memory.peak_bytes() == before + grown
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (5,)])
+def test_small_and_empty_arrays(shape: tuple[int, ...]):
+    assert memory.empty(shape, np.float32).shape == shape
+
+
+def test_a_training_step_asks_for_no_new_blocks_once_warm(monkeypatch: pytest.MonkeyPatch):
+    x = md.tensor(np.ones((4, 32, 32, 8), np.float32))
+    weight = md.tensor(np.ones((3, 3, 8, 16), np.float32), requires_grad=True)
+
+    def step() -> None:
+        weight.grad = None
+        y = ops.max_pool2d(ops.conv2d(x, weight, padding=1, activation="relu"), 2)
+        ops.cross_entropy(ops.global_avg_pool(y), np.zeros(4, int)).backward()
+
+    memory.free_unused()
+    step()
+    step()
+    fresh: list[int] = []
+    plain = np.empty
+    monkeypatch.setattr(memory.np, "empty", lambda shape, dtype=float: fresh.append(shape) or plain(shape, dtype))
+    step()
+    assert [n for n in fresh if isinstance(n, int) and n >= memory.SMALL_BYTES] == []

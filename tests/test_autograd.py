@@ -1,0 +1,296 @@
+"""The tape: recording, walking back, freeing, and every way of using it wrongly."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+import minidl as md
+from minidl import ops
+from minidl.autograd import shared
+from minidl.backend import Array
+from minidl.errors import DeviceError, DTypeError, ShapeError
+
+
+def leaf(*values: float, dtype: str = "float64") -> md.Tensor:
+    return md.tensor(np.array(values, dtype), requires_grad=True)
+
+
+def test_gradients_add_up_where_a_tensor_is_used_twice():
+    x = leaf(2.0, 3.0)
+    y = x * x + x
+    ops.sum(y * x).backward()
+    np.testing.assert_allclose(x.grad.numpy(), 3 * x.data**2 + 2 * x.data)
+
+
+def test_gradients_accumulate_over_calls_until_reset():
+    x = leaf(1.0)
+    for _ in range(2):
+        ops.sum(x * 3.0).backward()
+    assert x.grad.item() == 6
+    x.grad = None
+    ops.sum(x * 3.0).backward()
+    assert x.grad.item() == 3
+
+
+def test_a_chain_of_100_000_ops_backpropagates():
+    x = y = leaf(1.0)
+    for _ in range(100_000):
+        y = y + 1.0
+    y.backward()
+    assert x.grad.item() == 1
+
+
+def test_gradients_never_share_memory():
+    a, b = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    arriving = np.array([1.0, 1.0])
+    (a + b).backward(arriving)
+    assert not np.shares_memory(a.grad.data, b.grad.data)
+    assert not np.shares_memory(a.grad.data, arriving)
+
+
+def test_one_tensor_in_both_places_of_an_addition():
+    x = leaf(1.0, 2.0)
+    y = x * 1.0
+    ((y + y) + y).backward(np.ones(2))
+    np.testing.assert_array_equal(x.grad.numpy(), [3, 3])
+
+
+def test_a_second_backward_raises_and_names_the_cure():
+    x = leaf(1.0)
+    y = ops.sum(x * x)
+    y.backward()
+    with pytest.raises(RuntimeError, match=r"ran through this graph before.*retain_graph=True"):
+        y.backward()
+
+
+def test_retain_graph_allows_a_second_backward():
+    x = leaf(3.0)
+    y = ops.sum(x * x)
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad.item() == 12
+
+
+def test_backward_from_many_numbers_needs_a_gradient():
+    y = leaf(1.0, 2.0) * 2.0
+    with pytest.raises(ShapeError, match=r"shape \(2,\) needs grad= of the same shape"):
+        y.backward()
+    with pytest.raises(ShapeError, match=r"grad has shape \(3,\), the tensor \(2,\)"):
+        y.backward(np.ones(3))
+
+
+def test_backward_without_a_graph_says_so():
+    with pytest.raises(RuntimeError, match="does not depend on anything that requires a gradient"):
+        md.tensor(1.0).backward()
+
+
+def test_second_derivatives_are_refused_by_name():
+    x = leaf(2.0)
+    ops.sum(x * x).backward()
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        x.grad.backward()
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        ops.sum(x * x).backward(grad=md.tensor(np.array(1.0), requires_grad=True))
+
+
+def test_no_grad_as_context_and_as_decorator():
+    x = leaf(1.0)
+
+    @md.no_grad()
+    def double(t: md.Tensor) -> md.Tensor:
+        return t * 2.0
+
+    with md.no_grad():
+        assert not (x * 2.0).requires_grad
+    assert not double(x).requires_grad
+    assert (x * 2.0).requires_grad
+
+
+def test_no_grad_ends_with_an_error():
+    with pytest.raises(ZeroDivisionError), md.no_grad():
+        raise ZeroDivisionError
+    assert (leaf(1.0) * 2.0).requires_grad
+
+
+def test_an_unwanted_vjp_never_runs():
+    ran = []
+
+    @md.op
+    def both(a: Array, b: Array):
+        return a + b, (lambda g: g, lambda g: ran.append("b"))
+
+    a = leaf(1.0)
+    ops.sum(both(a, np.ones(1))).backward()
+    assert a.grad.item() == 1
+    assert ran == []
+
+
+def test_shared_work_is_done_once_per_gradient():
+    calls = []
+    once = shared(lambda g: calls.append(1) or len(calls))
+    g, h = np.ones(1), np.ones(1)
+    assert (once(g), once(g), once(h)) == (1, 1, 2)
+
+
+def test_no_array_of_the_graph_is_alive_after_a_step():
+    x = md.tensor(np.ones((2, 8, 8, 3), np.float32))
+    weight = md.tensor(np.ones((3, 3, 3, 4), np.float32), requires_grad=True)
+    alive: list[weakref.ref] = []
+
+    def watch(t: md.Tensor) -> md.Tensor:
+        alive.append(weakref.ref(t))
+        alive.append(weakref.ref(t.data))
+        return t
+
+    gc.disable()
+    try:
+        y = watch(ops.conv2d(x, weight, padding=1, activation="relu"))
+        y = watch(ops.max_pool2d(y, 3, stride=2, padding=1))
+        loss = ops.cross_entropy(watch(ops.global_avg_pool(y)), np.array([0, 1]))
+        del y
+        loss.backward()
+        del loss
+        assert [ref() for ref in alive] == [None] * len(alive)
+    finally:
+        gc.enable()
+
+
+def test_activations_die_during_the_forward_pass_when_no_vjp_needs_them():
+    x = leaf(*range(8))
+    y = x * 2.0
+    ghost = weakref.ref(y.data)
+    z = y + 1.0  # an addition keeps nothing
+    del y
+    assert ghost() is None
+    ops.sum(z).backward()
+    np.testing.assert_array_equal(x.grad.numpy(), np.full(8, 2.0))
+
+
+def test_writing_in_place_what_an_op_keeps_is_refused():
+    x = leaf(1.0, 2.0)
+    y = x * 3.0
+    z = ops.sum(y * y)
+    with md.no_grad():
+        y[0] = 7.0
+    with pytest.raises(RuntimeError, match=r"an array that mul keeps .* was written in place afterwards \(1 times\)"):
+        z.backward()
+
+
+def test_writing_through_a_view_is_seen_too():
+    x = leaf(1.0, 2.0)
+    y = x * 3.0
+    z = ops.sum(ops.exp(y) * y)
+    with md.no_grad():
+        y.reshape(2, 1)[0] = 7.0
+    with pytest.raises(RuntimeError, match="written in place"):
+        z.backward()
+
+
+def test_writing_what_no_op_keeps_is_allowed():
+    x = leaf(1.0, 2.0)
+    y = x * 3.0
+    z = ops.sum(y + 1.0)
+    with md.no_grad():
+        y[0] = 7.0
+    z.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [3, 3])
+
+
+def test_assigning_into_a_recorded_tensor_is_refused():
+    x = leaf(1.0)
+    with pytest.raises(RuntimeError, match=r"an assignment has no gradient.*ops\.where"):
+        x[0] = 2.0
+
+
+def test_adding_in_place_makes_a_new_tensor():
+    x = leaf(1.0)
+    y = x * 2.0
+    before = y
+    y += 1.0
+    assert y is not before
+    assert before.item() == 2
+
+
+def test_tensor_copies_and_keeps_dtypes():
+    source = np.arange(3, dtype=np.float64)
+    t = md.tensor(source)
+    source[0] = 9
+    assert t.dtype == np.float64
+    assert t.numpy()[0] == 0
+    assert md.tensor([1.0, 2.0]).dtype == np.float32
+    assert md.tensor(1.5).dtype == np.float32
+    assert md.tensor([1, 2]).dtype == np.int64
+    assert md.tensor(np.float64(2)).dtype == np.float64
+
+
+def test_integers_cannot_require_a_gradient():
+    with pytest.raises(DTypeError, match="a gradient needs float32 or float64 values, these are int64"):
+        md.tensor([1, 2], requires_grad=True)
+
+
+def test_text_is_no_tensor():
+    with pytest.raises(DTypeError, match="give numbers"):
+        md.tensor(["a"])
+
+
+def test_float_dtypes_do_not_mix():
+    with pytest.raises(DTypeError, match=r"mul: b is float64 but the inputs before it are float32.*\.to\(dtype='float32'\)"):
+        md.tensor([1.0]) * md.tensor(np.ones(1))
+
+
+@pytest.mark.parametrize("number", [2, 2.0, np.float64(2), np.float32(2), np.int64(2), True, np.array([1, 2])])
+def test_numbers_and_integer_arrays_take_the_tensors_dtype(number: object):
+    t = md.tensor([1.0, 2.0])
+    for y in (t * number, number * t, t + number, number - t, t / number):
+        assert isinstance(y, md.Tensor)
+        assert y.dtype == np.float32
+
+
+def test_numpy_on_the_left_gives_a_tensor():
+    t = leaf(1.0, 2.0)
+    y = np.array([1.0, 2.0]) * t
+    assert isinstance(y, md.Tensor)
+    ops.sum(y).backward()
+    np.testing.assert_array_equal(t.grad.numpy(), [1, 2])
+
+
+def test_conversion_to_numpy_needs_a_detached_tensor():
+    t = leaf(1.0)
+    with pytest.raises(RuntimeError, match=r"use t\.detach\(\)"):
+        np.asarray(t)
+    np.testing.assert_array_equal(np.asarray(t.detach()), [1])
+    np.testing.assert_array_equal(np.from_dlpack(t.detach()), [1])
+    with pytest.raises(RuntimeError, match=r"use t\.detach\(\)"):
+        np.from_dlpack(t)
+
+
+def test_gradients_pass_through_a_cast_in_their_own_dtype():
+    x = md.tensor([1.0, 2.0], requires_grad=True)
+    ops.sum(x.to(dtype="float64") * np.array([1.0, 2.0])).backward()
+    assert x.grad.dtype == np.float32
+    np.testing.assert_array_equal(x.grad.numpy(), [1, 2])
+
+
+def test_item_of_several_numbers():
+    with pytest.raises(ShapeError, match=r"shape \(2,\) holds 2 numbers"):
+        md.tensor([1.0, 2.0]).item()
+
+
+def test_an_unknown_device():
+    with pytest.raises(DeviceError, match="device 'tpu' is not available"):
+        md.tensor([1.0], device="tpu")
+    with pytest.raises(DeviceError, match="'cpu' alone"):
+        md.set_default_device("cuda")
+
+
+def test_what_is_no_array_is_refused_by_name():
+    with pytest.raises(DTypeError, match="add: b is a str"):
+        md.tensor([1.0]) + "x"
+
+
+def test_repr_shows_values_shape_and_origin():
+    x = leaf(1.0)
+    assert repr(x) == "tensor([1.], shape=(1,), dtype=float64, requires_grad=True)"
+    assert repr(x * 2.0).endswith("op=mul)")

@@ -1,0 +1,85 @@
+"""Saving, loading and describing models."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minidl as md
+import minidl_models
+from minidl import nn
+from minidl.errors import CheckpointError
+
+
+class Own(md.Model):
+    def __init__(self, width: int, *, act: str = "relu") -> None:
+        self.conv = nn.Conv2d(3, width, 3, activation=act)
+        self.gap = nn.GlobalAvgPool()
+
+    def forward(self, x: md.Tensor) -> md.Tensor:
+        return self.gap(self.conv(x))
+
+
+def assert_same(a: md.Model, b: md.Model) -> None:
+    assert a.config == b.config
+    mine, theirs = a.state_dict(), b.state_dict()
+    assert list(mine) == list(theirs)
+    for name in mine:
+        np.testing.assert_array_equal(mine[name], theirs[name])
+        assert mine[name].dtype == theirs[name].dtype
+
+
+def test_a_zoo_model_is_loaded_by_name(tmp_path: Path):
+    model = minidl_models.nin("mnist", num_classes=4, batch_norm=True)
+    model.preprocess = {"mean": [0.5], "std": [0.1]}
+    model.save(tmp_path / "m.safetensors")
+    loaded = md.Model.load(tmp_path / "m.safetensors")
+    assert_same(model, loaded)
+    assert loaded.config == {"name": "nin", "arguments": {"dataset": "mnist", "num_classes": 4, "batch_norm": True}}
+    assert loaded.preprocess == {"mean": [0.5], "std": [0.1]}
+
+
+def test_ones_own_class_loads_through_itself(tmp_path: Path):
+    model = Own(4, act="relu")
+    model.save(tmp_path / "own.safetensors")
+    assert_same(model, Own.load(tmp_path / "own.safetensors"))
+    with pytest.raises(CheckpointError, match=r"holds a Own, which is not in the zoo; load it with its own class: Own\.load\(path\)"):
+        md.Model.load(tmp_path / "own.safetensors")
+
+
+def test_loading_the_wrong_class(tmp_path: Path):
+    minidl_models.nin("mnist").save(tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match="holds a nin, not a Own"):
+        Own.load(tmp_path / "m.safetensors")
+
+
+def test_float64_survives(tmp_path: Path):
+    model = Own(2).to(dtype="float64")
+    model.save(tmp_path / "m")
+    assert_same(model, Own.load(tmp_path / "m"))
+
+
+def test_a_file_that_is_no_model(tmp_path: Path):
+    md.io.save_arrays(tmp_path / "x", {"a": np.zeros(1)}, {})
+    with pytest.raises(CheckpointError, match="holds no model"):
+        md.Model.load(tmp_path / "x")
+
+
+def test_arguments_that_are_no_plain_data_cannot_be_saved(tmp_path: Path):
+    with pytest.raises(TypeError, match="the arguments Own was built with must be numbers, strings"):
+        Own(np.int64(4)).save(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_summary_lists_every_layer_and_restores_the_mode():
+    model = Own(4)
+    text = model.summary((8, 9, 3))
+    assert "conv   Conv2d         3x3/1/0            6x7x4          112          4,536" in text
+    assert text.splitlines()[-1].split() == ["total", "112", "4,536"]
+    assert model.training
+    assert "_forward_hooks" not in vars(model) or not vars(model)["_forward_hooks"]
+
+
+def test_summary_needs_a_shape():
+    with pytest.raises(md.errors.ShapeError, match="no input_shape"):
+        Own(4).summary()

@@ -1,0 +1,287 @@
+"""fit, evaluate and predict: they learn, continue, leave things as they were, and refuse what does not fit."""
+
+import gc
+
+import numpy as np
+import pytest
+
+import minidl as md
+from minidl import optim
+from minidl.autograd import Node, Tensor
+from minidl.data import Dataset, Split, synthetic, transforms
+from minidl.errors import DataError, DTypeError, ShapeError
+from minidl.train import Recipe
+from minidl.train.callbacks import Callback, CSVLogger, EarlyStopping
+
+QUICK = {"epochs": 1, "batch_size": 20, "verbose": False}
+
+
+def test_it_learns(tiny, data: Dataset):
+    history = tiny.fit(data, epochs=8, batch_size=10, seed=0, recipe=Recipe(lr=0.02), verbose=False).history
+    assert list(history) == ["loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
+    assert [len(values) for values in history.values()] == [8] * 5
+    assert history["loss"][-1] < 0.5 * history["loss"][0]
+    result = tiny.evaluate(data)
+    assert list(result) == ["loss", "accuracy", "top5"]
+    assert result["accuracy"] > 0.8
+    assert result["top5"] == 1
+
+
+@pytest.mark.parametrize("form", ["dataset", "function", "name", "arrays", "pair", "items"])
+def test_every_form_of_data(tiny, data: Dataset, form: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("minidl.train.sources.load", {"small": data}.__getitem__)
+    images, labels = data.train.images, data.train.labels
+    given = {"dataset": (data,), "function": (lambda: data,), "name": ("small",), "arrays": (images, labels),
+             "pair": ((images, labels),), "items": (list(zip(images, labels.tolist())),)}[form]
+    losses = tiny.fit(*given, **QUICK, seed=1).history["loss"]
+    tiny.reset()
+    md.manual_seed(0)
+    again = type(tiny)()
+    assert len(losses) == 1
+    assert again.fit(data, **QUICK, seed=1).history["loss"][0] > 0
+
+
+def test_the_same_seed_gives_the_same_bits(data: Dataset):
+    from tests.train.conftest import Tiny
+
+    def trained() -> dict[str, np.ndarray]:
+        md.manual_seed(4)
+        model = Tiny()
+        model.fit(data, epochs=2, batch_size=20, augment="crop+flip", seed=5, verbose=False)
+        return model.state_dict()
+
+    first, second = trained(), trained()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_a_second_call_goes_on_and_reset_starts_afresh(tiny, data: Dataset):
+    fresh = tiny.state_dict()
+    tiny.fit(data, **QUICK)
+    once = tiny.state_dict()
+    assert not np.array_equal(fresh["out.weight"], once["out.weight"])
+    tiny.fit(data, **QUICK, optimizer=optim.SGD(tiny.parameters(), 0.0))
+    np.testing.assert_array_equal(tiny.state_dict()["out.weight"], once["out.weight"])
+    tiny.reset()
+    assert not np.array_equal(tiny.state_dict()["out.weight"], once["out.weight"])
+    np.testing.assert_array_equal(tiny.state_dict()["bn.running_mean"], np.zeros(6))
+
+
+def test_validation_holds_out_the_same_images_every_time_and_never_the_test_split(tiny, data: Dataset):
+    from minidl.train.sources import hold_out
+
+    rest, held = hold_out(data.train, 0.1)
+    again = hold_out(data.train, 0.1)[1]
+    assert (len(rest), len(held)) == (54, 6)
+    np.testing.assert_array_equal(held.images, again.images)
+    both = np.concatenate([rest.images, held.images]).reshape(60, -1)
+    assert len(np.unique(both, axis=0)) == len(np.unique(data.train.images.reshape(60, -1), axis=0))
+
+
+def test_validation_none_and_a_split(tiny, data: Dataset):
+    assert list(tiny.fit(data, **QUICK, validation=None).history) == ["loss", "accuracy", "seconds"]
+    assert "val_loss" in tiny.fit(data, **QUICK, validation=data.test).history
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_restored(tiny, data: Dataset, training: bool):
+    tiny.train(training)
+    tiny.drop.training = not training
+    tiny.fit(data, **QUICK)
+    tiny.evaluate(data)
+    tiny.predict(data.test.images)
+    assert tiny.training is training
+    assert tiny.drop.training is not training
+
+
+def test_predict_gives_probabilities_and_is_repeatable(tiny, data: Dataset):
+    p = tiny.predict(data.test.images, batch_size=7)
+    assert p.shape == (20, 3)
+    np.testing.assert_allclose(p.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(p, tiny.predict(data.test.images), rtol=1e-5)
+
+
+def test_predict_applies_the_models_preprocessing_to_uint8_only(tiny, data: Dataset):
+    tiny.preprocess = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    images = data.test.images
+    ready = transforms.preprocess(images, tiny.preprocess)
+    np.testing.assert_allclose(tiny.predict(images), tiny.predict(ready), rtol=1e-6)
+
+
+def test_a_given_optimiser_and_schedule_are_used(tiny, data: Dataset):
+    made = []
+
+    def optimizer(params: object) -> optim.SGD:
+        made.append(optim.SGD(params, 0.1, momentum=0.9))
+        return made[0]
+
+    tiny.fit(data, epochs=3, batch_size=60, verbose=False, optimizer=optimizer, schedule=lambda o: optim.StepLR(o, 1, gamma=0.5))
+    assert made[0].lr == pytest.approx(0.1 * 0.5**3)
+
+
+@pytest.mark.parametrize("recipe", [Recipe("sgd", 0.05, schedule="cosine"), Recipe("rmsprop", schedule="exponential"),
+                                    Recipe("adamw", weight_decay=0.01, schedule="constant"), Recipe(clip_norm=0.1, label_smoothing=0.1)])
+def test_recipes(tiny, data: Dataset, recipe: Recipe):
+    assert np.isfinite(tiny.fit(data, **QUICK, recipe=recipe).history["loss"][0])
+
+
+def test_a_moving_average_is_what_is_left_at_the_end(tiny, data: Dataset):
+    seen = []
+
+    class Watch(Callback):
+        def epoch_end(self, run: object) -> None:
+            seen.append(run.ema.averages[0].copy())
+
+    tiny.fit(data, **QUICK, recipe=Recipe(ema_decay=0.5), callbacks=[Watch()])
+    np.testing.assert_array_equal(next(tiny.parameters()).data, seen[-1])
+
+
+def test_unknown_recipe_names(tiny, data: Dataset):
+    with pytest.raises(ValueError, match="recipe is 'fast'; give 'default' or"):
+        tiny.fit(data, recipe="fast")
+    with pytest.raises(ValueError, match="optimizer is 'lion'; it may be adam, adamw"):
+        Recipe("lion")
+
+
+def test_no_array_of_a_step_is_alive_after_it(tiny, data: Dataset):
+    tiny.fit(data, **QUICK)
+    gc.collect()
+    graph = [o for o in gc.get_objects() if isinstance(o, Node)]
+    assert graph == []
+    kept = {id(p) for p in tiny.parameters()} | {id(p.grad) for p in tiny.parameters()}
+    assert [o for o in gc.get_objects() if isinstance(o, Tensor) and o.shape and o.shape[0] == 20 and id(o) not in kept] == []
+
+
+def test_float32_stays_float32(tiny, data: Dataset):
+    tiny.fit(data, **QUICK)
+    assert {value.dtype for value in tiny.state_dict().values()} == {np.dtype("float32")}
+    assert tiny.predict(data.test.images).dtype == np.float32
+
+
+def test_a_float64_model_trains_in_float64(tiny, data: Dataset):
+    tiny.to(dtype="float64").fit(data, **QUICK)
+    assert {value.dtype for value in tiny.state_dict().values()} == {np.dtype("float64")}
+
+
+def test_csv_logger(tiny, data: Dataset, tmp_path):
+    tiny.fit(data, epochs=2, batch_size=30, verbose=False, callbacks=[CSVLogger(tmp_path / "m.csv")])
+    lines = (tmp_path / "m.csv").read_text().splitlines()
+    assert lines[0] == "epoch,loss,accuracy,val_loss,val_accuracy,seconds"
+    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2"]
+
+
+def test_early_stopping(tiny, data: Dataset):
+    frozen = optim.SGD(tiny.parameters(), 0.0)
+    history = tiny.fit(data, epochs=9, batch_size=60, verbose=False, optimizer=frozen, validation=data.test,
+                       callbacks=[EarlyStopping("val_accuracy", patience=2)]).history
+    assert len(history["loss"]) == 3
+
+
+def test_ctrl_c_leaves_a_usable_model_and_says_where_the_checkpoint_is(tiny, data: Dataset, tmp_path, capsys):
+    class Interrupt(Callback):
+        def epoch_end(self, run: object) -> None:
+            raise KeyboardInterrupt
+
+    history = tiny.fit(data, epochs=5, batch_size=20, checkpoint=tmp_path / "c", callbacks=[Interrupt()])
+    assert history.interrupted
+    assert len(history.history["loss"]) == 1
+    assert tiny.predict(data.test.images).shape == (20, 3)
+    assert "interrupted after 1 of 5 epochs" in (out := capsys.readouterr().out)
+    assert "epoch-0001.safetensors" in out
+
+
+def test_the_table_is_printed_once_and_every_epoch_has_a_line(tiny, data: Dataset, capsys):
+    tiny.fit(data, epochs=2, batch_size=30)
+    tiny.fit(data, epochs=1, batch_size=30)
+    out, err = capsys.readouterr()
+    assert out.count("multiply-adds") == 1
+    assert out.count("epoch 1/2  loss ") == 1
+    assert "img/s" in out
+    assert "epoch 1/2" in err
+    assert "/54 " in err  # images, without those held out
+
+
+def test_peak_memory_is_reported(tiny):
+    large = synthetic(200, 20, shape=(8, 8, 3), num_classes=3)
+    history = tiny.fit(large, epochs=1, batch_size=180, verbose=False)
+    assert history.peak_bytes > 180 * 8 * 8 * 6 * 4  # the first layer's output, at least
+
+
+# What does not fit, each with its text.
+def test_a_nan_loss_stops_and_names_the_first_layer(tiny, data: Dataset):
+    tiny.bn.weight.data[0] = np.inf
+    with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 1; .* that of bn \(BatchNorm2d\), whose weights are not finite"):
+        tiny.fit(data, **QUICK)
+
+
+def test_nan_images_are_told_apart_from_nan_weights(tiny):
+    images = np.full((20, 8, 8, 3), np.nan, np.float32)
+    with pytest.raises(FloatingPointError, match=r"the images of this batch are not finite; .* that of conv \(Conv2d\)"):
+        tiny.fit(images, np.zeros(20, int), **QUICK)
+
+
+def test_labels_out_of_range(tiny, data: Dataset):
+    with pytest.raises(DataError, match=r"labels reach 3, but the model's num_classes is 3 .*num_classes=4"):
+        tiny.fit(data.train.images, np.full(60, 3), **QUICK)
+    with pytest.raises(DataError, match=r"labels\[0\] is -1"):
+        tiny.fit(data.train.images, np.full(60, -1), **QUICK)
+    with pytest.raises(DataError, match="labels reach 7"):
+        tiny.evaluate(data.test.images, np.full(20, 7))
+
+
+def test_float_labels(tiny, data: Dataset):
+    with pytest.raises((DataError, DTypeError), match="float64"):
+        tiny.fit(data.train.images, np.zeros(60), **QUICK)
+
+
+def test_num_classes_that_does_not_match_the_data(data: Dataset):
+    from tests.train.conftest import Tiny
+
+    with pytest.raises(DataError, match="the data has 3 classes, but the model's num_classes is 10; build the model with num_classes=3"):
+        Tiny(num_classes=10).fit(data, **QUICK)
+
+
+def test_images_that_do_not_fit_the_model(tiny):
+    grey = synthetic(20, 5, shape=(9, 8, 1), num_classes=3)
+    with pytest.raises(DataError, match=r"images are \(H, W, C\) = \(9, 8, 1\), but the model takes \(8, 8, 3\).*--fit-images"):
+        tiny.fit(grey, **QUICK)
+
+
+def test_an_empty_batch(tiny):
+    with pytest.raises(ShapeError, match="a batch of size 0"):
+        tiny(md.tensor(np.zeros((0, 8, 8, 3), np.float32)))
+    with pytest.raises(ShapeError, match="a batch of size 0"):
+        tiny.predict(np.zeros((0, 8, 8, 3), np.float32))
+    with pytest.raises(DataError, match="holds no images"):
+        tiny.fit(np.zeros((0, 8, 8, 3), np.float32), np.zeros(0, int), **QUICK)
+
+
+def test_an_nchw_image_is_recognised(tiny):
+    with pytest.raises(ShapeError, match=r"looks like \(N, C, H, W\).*x\.transpose\(0, 2, 3, 1\)"):
+        tiny(md.tensor(np.zeros((2, 3, 8, 8), np.float32)))
+
+
+def test_predict_of_a_single_image(tiny):
+    with pytest.raises(ShapeError, match=r"images have shape \(8, 8, 3\).*pass image\[None\]"):
+        tiny.predict(np.zeros((8, 8, 3), np.float32))
+
+
+@pytest.mark.parametrize(("options", "text"), [
+    ({"epochs": 0}, "epochs is 0, it must be at least 1"),
+    ({"resume": True}, "resume=True needs checkpoint="),
+    ({"validation": 1.5}, "validation is 1.5; give a share"),
+    ({"batch_size": 0}, "batch_size is 0"),
+])
+def test_bad_options(tiny, data: Dataset, options: dict, text: str):
+    with pytest.raises(ValueError, match=text):
+        tiny.fit(data, **{"verbose": False, **options})
+
+
+def test_too_few_images_to_hold_any_out(tiny, data: Dataset):
+    with pytest.raises(DataError, match=r"validation=0\.1 of 3 training images leaves 0 to validate"):
+        tiny.fit(Split(data.train.images[:3], data.train.labels[:3]), **QUICK)
+
+
+def test_data_of_no_known_kind(tiny):
+    with pytest.raises(DataError, match="data is a int; give a Dataset, its name"):
+        tiny.fit(3)

@@ -1,0 +1,100 @@
+"""Tests of minidl/train/runfolder.py; what training writes into a run folder is seen in tests/test_cli.py."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from minidl.errors import CheckpointError
+from minidl.train import runfolder
+from minidl.train.runfolder import RunFolder
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_runs_are_numbered():
+    assert runfolder.latest("nin-digits").path == Path("runs/nin-digits")
+    made = [runfolder.claim(None, "nin-digits").path.name for _ in range(3)]
+    assert made == ["nin-digits", "nin-digits-2", "nin-digits-3"]
+    assert runfolder.latest("nin-digits").path.name == "nin-digits-3"
+    assert runfolder.claim(None, "nin").path.name == "nin"  # other names do not count
+
+
+def test_a_removed_number_is_not_given_again():
+    for _ in range(2):
+        last = runfolder.claim(None, "nin-digits")
+    Path("runs/nin-digits").rmdir()
+    assert runfolder.claim(None, "nin-digits").path.name == "nin-digits-3"
+    assert runfolder.latest("nin-digits") != last
+
+
+def test_runs_that_start_together_get_different_folders():
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda _: runfolder.claim(None, "nin-digits").path, range(32)))
+    assert len(set(paths)) == 32
+
+
+def test_a_folder_of_ones_own_is_made_or_taken_empty():
+    assert runfolder.claim(Path("a/b"), "nin-digits").path.is_dir()
+    assert runfolder.claim(Path("a/b"), "nin-digits").path == Path("a/b")
+    Path("a/b/note").touch()
+    for taken in ("a/b", "a/b/note"):
+        with pytest.raises(FileExistsError, match=f"{taken} is in use already; --resume continues"):
+            runfolder.claim(Path(taken), "nin-digits")
+
+
+def test_config_is_written_and_read():
+    run = runfolder.claim(None, "nin-digits")
+    run.write_config({"model": "nin", "arguments": {"batch_norm": True}})
+    assert run.read_config() == {"model": "nin", "arguments": {"batch_norm": True}}
+    assert [path.name for path in run.path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(("content", "text"), [
+    (None, "none is not a run folder: it has no config.json"),
+    ('{"model": ', r"config\.json is damaged: Expecting value"),
+    ("[]", r"config\.json is damaged: it does not hold a table"),
+])
+def test_a_missing_or_damaged_config_is_named(content, text):
+    run = RunFolder(Path("none"))
+    if content is not None:
+        run = runfolder.claim(Path("none"), "nin-digits")
+        run.config.write_text(content)
+    with pytest.raises(CheckpointError, match=text):
+        run.read_config()
+
+
+def test_a_run_continues_as_it_began():
+    run = runfolder.claim(None, "nin-digits")
+    began = {"model": "nin", "arguments": {"bn": True, "pool": "ceil"}, "epochs": 2, "lr": 0.1, "seed": 0}
+    run.write_config(began)
+    asked = {"model": "nin", "arguments": {"pool": "ceil"}, "epochs": 5, "lr": None, "seed": 0}
+    assert runfolder.continued(run, asked) == {**began, "epochs": 5}
+
+
+@pytest.mark.parametrize("asked", [
+    {"lr": 0.2}, {"model": "other"}, {"arguments": {"pool": "pad1"}}, {"seed": 0},
+])
+def test_a_run_does_not_continue_otherwise(asked):
+    run = runfolder.claim(None, "nin-digits")
+    run.write_config({"model": "nin", "arguments": {"pool": "ceil"}, "epochs": 2, "lr": 0.1, "seed": 7})
+    with pytest.raises(CheckpointError, match=f"began with {next(iter(asked))} = .* and cannot go on with"):
+        runfolder.continued(run, asked)
+
+
+def test_a_run_that_could_not_start_leaves_nothing():
+    run = runfolder.claim(None, "nin-digits")
+    run.write_config({})
+    run.give_up()
+    assert not run.path.exists()
+
+
+def test_a_run_with_a_checkpoint_is_kept():
+    run = runfolder.claim(None, "nin-digits")
+    run.write_config({})
+    run.checkpoint.mkdir()
+    run.give_up()
+    assert run.config.exists()
