@@ -5,8 +5,9 @@
     md.ops.sum(x * x).backward()
     x.grad                                      # [[2., 4.]]
 
-Letters of array axes, everywhere in code and docstrings: N images, H W rows and columns, C channels in, F filters (channels out),
-KH KW window, OH OW output, D features, K classes. Images are channels-last, (N, H, W, C); convolution weights are (KH, KW, C, F).
+Letters of array axes, everywhere in code and docstrings: N images, H W rows and columns, C channels in, F
+filters (channels out), KH KW window, OH OW output, D features, K classes. Images are channels-last, (N, H, W,
+C); convolution weights are (KH, KW, C, F).
 
 `import minidl` loads NumPy alone; everything heavier is loaded where it is first used.
 """
@@ -24,8 +25,22 @@ __version__ = "0.1.0"
 
 _LAZY = {name: f"minidl.{name}" for name in ("data", "inspection", "io", "nn", "optim", "testing", "train")}
 
-__all__ = ["Tensor", "errors", "force_plan", "get_default_device", "get_num_threads", "manual_seed", "no_grad", "op", "ops",
-           "set_default_device", "set_num_threads", "tensor", "Model", *_LAZY]
+__all__ = [
+    "Tensor",
+    "errors",
+    "force_plan",
+    "get_default_device",
+    "get_num_threads",
+    "manual_seed",
+    "no_grad",
+    "op",
+    "ops",
+    "set_default_device",
+    "set_num_threads",
+    "tensor",
+    "Model",
+    *_LAZY,
+]
 
 
 def set_num_threads(count: int) -> None:

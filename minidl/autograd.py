@@ -1,7 +1,7 @@
 """Reverse-mode automatic differentiation: Tensor, Node, @op and backward.  The file to read first.
 
-An op is a plain function on arrays that returns its result and, per array input, the function that turns the gradient arriving at
-the result into the gradient leaving for that input (its vector-Jacobian product, *vjp*):
+An op is a plain function on arrays that returns its result and, per array input, the function that turns the
+gradient arriving at the result into the gradient leaving for that input (its vector-Jacobian product, *vjp*):
 
     @op
     def exp(x: Array):
@@ -9,10 +9,11 @@ the result into the gradient leaving for that input (its vector-Jacobian product
         def grad_x(g): return backend.of(g).mul(g, y)
         return y, (grad_x,)
 
-`@op` lets it take and return Tensors and records a Node when an input requires a gradient. A Node knows the Nodes its inputs came
-from and the vjps, nothing else: the Tensors in between die with their last name, and only what the vjps' closures captured stays
-alive. `backward` pops Nodes off a heap, youngest first (an op is always younger than what it read), so it neither recurses nor
-sorts, and each Node drops its closures the moment it has run.
+`@op` lets it take and return Tensors and records a Node when an input requires a gradient. A Node knows the
+Nodes its inputs came from and the vjps, nothing else: the Tensors in between die with their last name, and
+only what the vjps' closures captured stays alive. `backward` pops Nodes off a heap, youngest first (an op is
+always younger than what it read), so it neither recurses nor sorts, and each Node drops its closures the
+moment it has run.
 
 Only first derivatives are computed: gradients are plain arrays in Tensors without a graph.
 """
@@ -25,7 +26,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ContextDecorator
 from functools import wraps
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -44,8 +45,9 @@ def is_recording() -> bool:
     return getattr(_recording, "on", True)
 
 
-class no_grad(ContextDecorator):  # noqa: N801  (a function in use: `with no_grad():` and `@no_grad()`)
-    """Ops inside record nothing: no gradients, and no array is kept for one.  Context manager and decorator."""
+class no_grad(ContextDecorator):  # lower case: in use it is a function, `with no_grad():` and `@no_grad()`
+    """Ops inside record nothing: no gradients, and no array is kept for one.  Context manager and
+    decorator."""
 
     def __enter__(self) -> None:
         self._before = [*getattr(self, "_before", ()), is_recording()]  # a decorated function may recurse
@@ -56,7 +58,8 @@ class no_grad(ContextDecorator):  # noqa: N801  (a function in use: `with no_gra
 
 
 class Version:
-    """How often a buffer was written in place. It belongs to the buffer: all Tensors that are views of it share one."""
+    """How often a buffer was written in place. It belongs to the buffer: all Tensors that are views of it
+    share one."""
 
     __slots__ = ("count",)
 
@@ -67,29 +70,41 @@ class Version:
 class Node:
     """One recorded op: where its inputs came from, and how a gradient passes through it.
 
-    inputs   per array input the Node that made it, the Tensor itself if it is a leaf that wants a gradient, or None
+    inputs   per array input the Node that made it, the Tensor itself if it is a leaf that wants a gradient,
+             or None
     vjps     per array input its vjp (None where nobody wants it); () once the Node has run
     saved    (version, count when recorded) of every buffer that a vjp captured and a Tensor shares
     """
 
     __slots__ = ("name", "birth", "inputs", "vjps", "saved")
 
-    def __init__(self, name: str, inputs: tuple["Node | Tensor | None", ...], vjps: tuple[Vjp | None, ...],
-                 saved: list[tuple[Version, int]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        inputs: tuple["Node | Tensor | None", ...],
+        vjps: tuple[Vjp | None, ...],
+        saved: list[tuple[Version, int]],
+    ) -> None:
         self.name, self.birth = name, next(_births)
         self.inputs, self.vjps, self.saved = inputs, vjps, saved
 
     def run(self, g: Array) -> list[Array | None]:
-        """The gradient for every input, from the one arriving at the output.  RuntimeError if that would be wrong."""
+        """The gradient for every input, from the one arriving at the output.  RuntimeError if that would be
+        wrong."""
         if not self.vjps:
             raise RuntimeError(
-                f"backward: it ran through this graph before, and {self.name} has let go of what it kept. Compute the loss anew, "
-                f"or call backward(retain_graph=True) the first time")
+                f"backward: it ran through this graph before, and {self.name} has let go of what it kept. "
+                f"Compute the loss anew, "
+                f"or call backward(retain_graph=True) the first time"
+            )
         for version, count in self.saved:
             if version.count != count:
                 raise RuntimeError(
-                    f"backward: an array that {self.name} keeps for its gradient was written in place afterwards "
-                    f"({version.count - count} times). Write before the op, into a copy, or make a new tensor instead")
+                    f"backward: an array that {self.name} keeps for its gradient was written in place "
+                    f"afterwards "
+                    f"({version.count - count} times). Write before the op, into a copy, or make a new "
+                    f"tensor instead"
+                )
         with _ieee():
             return [vjp(g) if vjp else None for vjp in self.vjps]
 
@@ -97,8 +112,9 @@ class Node:
 class Tensor:
     """An array that remembers how it was computed.
 
-    `data` is the NumPy array itself. Writing into it is allowed and not seen by the version counter: a gradient computed from what
-    was there before would be wrong without notice. `t[i] = value` is counted, and `backward` then refuses.
+    `data` is the NumPy array itself. Writing into it is allowed and not seen by the version counter: a
+    gradient computed from what was there before would be wrong without notice. `t[i] = value` is counted, and
+    `backward` then refuses.
     """
 
     __slots__ = ("data", "requires_grad", "grad", "_node", "_version", "_is_gradient", "__weakref__")
@@ -146,17 +162,21 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        tail = f", op={self._node.name}" if self._node else ", requires_grad=True" if self.requires_grad else ""
+        tail = (
+            f", op={self._node.name}" if self._node else ", requires_grad=True" if self.requires_grad else ""
+        )
         text = np.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=20)
         return f"tensor({text}, shape={self.shape}, dtype={self.dtype}{tail})"
 
     def backward(self, grad: Any = None, retain_graph: bool = False) -> None:
-        """Add d self / d leaf to `.grad` of every leaf that requires a gradient and that self was computed from.
+        """Add d self / d leaf to `.grad` of every leaf that requires a gradient and that self was computed
+        from.
 
-        `grad` is the gradient arriving at self, of its shape; it may be left out when self is a single number (it is 1 then).
-        Gradients add up over calls: set `.grad = None` (an optimiser's `zero_grad`) in between. The graph is freed as it is walked;
-        `retain_graph=True` keeps it for another backward.  RuntimeError without a graph, on a second backward, or for arrays
-        overwritten in between; ShapeError when `grad` does not fit.
+        `grad` is the gradient arriving at self, of its shape; it may be left out when self is a single number
+        (it is 1 then). Gradients add up over calls: set `.grad = None` (an optimiser's `zero_grad`) in
+        between. The graph is freed as it is walked; `retain_graph=True` keeps it for another backward.
+        RuntimeError without a graph, on a second backward, or for arrays overwritten in between; ShapeError
+        when `grad` does not fit.
         """
         backward(self, grad, retain_graph)
 
@@ -169,7 +189,9 @@ class Tensor:
     def item(self) -> float:
         """The single number it holds, as Python's.  ShapeError if it holds more or fewer."""
         if self.size != 1:
-            raise ShapeError(f"item: a tensor of shape {self.shape} holds {self.size} numbers; index it or reduce it first")
+            raise ShapeError(
+                f"item: a tensor of shape {self.shape} holds {self.size} numbers; index it or reduce it first"
+            )
         return self.data.item()
 
     def numpy(self) -> Array:
@@ -177,7 +199,8 @@ class Tensor:
         return self.data
 
     def to(self, device: str | None = None, dtype: Any = None) -> "Tensor":
-        """Self on another device or with another dtype; itself if nothing changes. Gradients pass back in the old dtype."""
+        """Self on another device or with another dtype; itself if nothing changes. Gradients pass back in the
+        old dtype."""
         if device is not None:
             backend.check_device(device)
         if dtype is None or np.dtype(dtype) == self.dtype:
@@ -185,25 +208,33 @@ class Tensor:
         return _ops().cast(self, dtype=np.dtype(dtype))
 
     def mark_written(self) -> None:
-        """Count one in-place write to `data`, as `t[i] = value` does; an optimiser calls it after each update."""
+        """Count one in-place write to `data`, as `t[i] = value` does; an optimiser calls it after each
+        update."""
         self._version.count += 1
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if self.requires_grad and is_recording():
             raise RuntimeError(
-                "t[i] = value: this tensor takes part in a recorded graph, and an assignment has no gradient. "
-                "Use ops.where, write under no_grad(), or detach() first")
+                "t[i] = value: this tensor takes part in a recorded graph, and an assignment has no "
+                "gradient. "
+                "Use ops.where, write under no_grad(), or detach() first"
+            )
         self.data[_plain_index(index)] = value.data if isinstance(value, Tensor) else value
         self.mark_written()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if self.requires_grad:
-            raise RuntimeError("np.asarray: this tensor requires a gradient; use t.detach() (or t.numpy()) to leave the graph")
+            raise RuntimeError(
+                "np.asarray: this tensor requires a gradient; use t.detach() (or t.numpy()) to leave the "
+                "graph"
+            )
         return np.array(self.data, dtype=dtype, copy=copy)
 
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:
-            raise RuntimeError("__dlpack__: this tensor requires a gradient; use t.detach() to leave the graph")
+            raise RuntimeError(
+                "__dlpack__: this tensor requires a gradient; use t.detach() to leave the graph"
+            )
         return self.data.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[Any, Any]:
@@ -280,7 +311,9 @@ class Tensor:
         return _ops().flatten(self)
 
 
-def tensor(array: Any, *, dtype: Any = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+def tensor(
+    array: Any, *, dtype: Any = None, requires_grad: bool = False, device: str | None = None
+) -> Tensor:
     """A Tensor with a copy of `array`.  Python floats become float32; arrays and Tensors keep their dtype.
 
     DTypeError for values that are not numbers, or for a gradient of integers.
@@ -295,11 +328,13 @@ def tensor(array: Any, *, dtype: Any = None, requires_grad: bool = False, device
 
 
 def op(fn: Callable[..., tuple[Array, tuple[Vjp | None, ...]]]) -> Callable[..., Tensor]:
-    """Make an op of `fn(arrays..., options...) -> (y, vjps)`, callable with Tensors, arrays and Python numbers.
+    """Make an op of `fn(arrays..., options...) -> (y, vjps)`, callable with Tensors, arrays and Python
+    numbers.
 
-    A parameter annotated `Array` (or `Array | None`, or `*arrays: Array`) is an array input and needs one vjp, in order; every other
-    parameter is an option and passed as it is. Numbers take the dtype of the Tensors; so do integer arrays. Two float dtypes never mix.
-    A vjp is None where the input has no derivative, or was not given.  DTypeError and DeviceError when the inputs do not go together.
+    A parameter annotated `Array` (or `Array | None`, or `*arrays: Array`) is an array input and needs one
+    vjp, in order; every other parameter is an option and passed as it is. Numbers take the dtype of the
+    Tensors; so do integer arrays. Two float dtypes never mix. A vjp is None where the input has no
+    derivative, or was not given.  DTypeError and DeviceError when the inputs do not go together.
     """
     name = fn.__name__.lstrip("_")
     signature = inspect.signature(fn)
@@ -328,7 +363,8 @@ def op(fn: Callable[..., tuple[Array, tuple[Vjp | None, ...]]]) -> Callable[...,
 
 
 def shared(compute: Callable[[Array], Any]) -> Callable[[Array], Any]:
-    """Work that several vjps of one op need: computed at the first call for a gradient g, remembered for the next."""
+    """Work that several vjps of one op need: computed at the first call for a gradient g, remembered for the
+    next."""
     memory: list[Any] = [None, None]
 
     def once(g: Array) -> Any:
@@ -371,36 +407,49 @@ def _first_gradient(root: Tensor, grad: Any) -> Array:
     """The gradient that enters the graph, checked."""
     if not root.requires_grad:
         if root._is_gradient:
-            raise RuntimeError("backward: minidl computes first derivatives only; a gradient has no graph of its own to differentiate")
+            raise RuntimeError(
+                "backward: minidl computes first derivatives only; a gradient has no graph of its own to "
+                "differentiate"
+            )
         raise RuntimeError(
-            "backward: this tensor does not depend on anything that requires a gradient, or was computed under no_grad(). "
-            "(Gradients count as constants: minidl computes first derivatives only)")
+            "backward: this tensor does not depend on anything that requires a gradient, or was computed "
+            "under no_grad(). "
+            "(Gradients count as constants: minidl computes first derivatives only)"
+        )
     if grad is None:
         if root.size != 1:
-            raise ShapeError(f"backward: a tensor of shape {root.shape} needs grad= of the same shape; reduce it to a "
-                             f"single number first (sum, mean, a loss) or pass grad")
+            raise ShapeError(
+                f"backward: a tensor of shape {root.shape} needs grad= of the same shape; reduce it to a "
+                f"single number first (sum, mean, a loss) or pass grad"
+            )
         return np.ones_like(root.data)
     if isinstance(grad, Tensor) and grad.requires_grad:
-        raise RuntimeError("backward: grad requires a gradient itself, but minidl computes first derivatives only; "
-                           "pass grad.detach()")
-    g = backend.asarray(grad.data if isinstance(grad, Tensor) else np.asarray(grad, root.dtype), root.device)
+        raise RuntimeError(
+            "backward: grad requires a gradient itself, but minidl computes first derivatives only; "
+            "pass grad.detach()"
+        )
+    given = grad.data if isinstance(grad, Tensor) else np.asarray(grad, root.dtype)
+    g = backend.asarray(
+        np.array(given), root.device
+    )  # an array of our own: `shared` tells passes apart by it
     if g.shape != root.shape:
         raise ShapeError(f"backward: grad has shape {g.shape}, the tensor {root.shape}; they must be equal")
     if g.dtype != root.dtype:
-        raise DTypeError(f"backward: grad is {g.dtype}, the tensor {root.dtype}; use grad.to(dtype='{root.dtype}')")
+        raise DTypeError(
+            f"backward: grad is {g.dtype}, the tensor {root.dtype}; use grad.to(dtype='{root.dtype}')"
+        )
     return g
 
 
 def _fresh(g: Array, leaving: list[Array | None]) -> list[bool]:
-    """Per leaving gradient, whether its memory belongs to nobody else: not to g, and not to an earlier one of the list."""
-    taken, result = [_owner(g)], []
-    for array in leaving:
-        owner = None if array is None else _owner(array)
-        result.append(owner is not None and array is not None and array.flags.writeable
-                      and all(owner is not other for other in taken))
-        if owner is not None:
-            taken.append(owner)
-    return result
+    """Per leaving gradient, whether its memory belongs to nobody else: not to g, and not to another one of
+    the list."""
+    owners = [None if array is None else _owner(array) for array in leaving]
+    taken = [id(_owner(g)), *(id(owner) for owner in owners if owner is not None)]
+    return [
+        array is not None and array.flags.writeable and taken.count(id(owner)) == 1
+        for array, owner in zip(leaving, owners)
+    ]
 
 
 def _add(total: Array, ours: bool, more: Array) -> Array:
@@ -420,7 +469,9 @@ def _accumulate(leaf: Tensor, g: Array, fresh: bool) -> None:
 def _as_arrays(name: str, given: list[tuple[str, Any]]) -> list[Array]:
     """The op's array inputs as arrays of one device and, if float, one dtype."""
     holders = [value for _, value in given if isinstance(value, (Tensor, Array))]
-    lead = next((h for h in holders if isinstance(h, Tensor) and h.dtype.kind == "f"), next(iter(holders), None))
+    lead = next(
+        (h for h in holders if isinstance(h, Tensor) and h.dtype.kind == "f"), next(iter(holders), None)
+    )
     dtype = lead.dtype if lead is not None else np.dtype(np.float32)
     device = lead.device if isinstance(lead, Tensor) else "cpu"
     arrays: list[Array] = []
@@ -428,19 +479,26 @@ def _as_arrays(name: str, given: list[tuple[str, Any]]) -> list[Array]:
         if isinstance(value, Tensor):
             array = value.data
             if value.device != device:
-                raise DeviceError(f"{name}: {key} is on {value.device!r}, but the inputs before it are on {device!r}; "
-                                  f"move one with .to(device=...)")
+                raise DeviceError(
+                    f"{name}: {key} is on {value.device!r}, but the inputs before it are on {device!r}; "
+                    f"move one with .to(device=...)"
+                )
         elif isinstance(value, Array):
             array = backend.asarray(value, device)
         else:
             try:
                 array = backend.asarray(np.asarray(value, dtype), device)
             except (TypeError, ValueError) as error:
-                raise DTypeError(f"{name}: {key} is a {type(value).__name__}; give a tensor, an array or a number") from error
+                raise DTypeError(
+                    f"{name}: {key} is a {type(value).__name__}; give a tensor, an array or a number"
+                ) from error
         if array.dtype != dtype:
             if array.dtype.kind == "f" and dtype.kind == "f":
-                raise DTypeError(f"{name}: {key} is {array.dtype} but the inputs before it are {dtype}; nothing is widened "
-                                 f"silently, use .to(dtype='{dtype}')")
+                raise DTypeError(
+                    f"{name}: {key} is {array.dtype} but the inputs before it are {dtype}; nothing is "
+                    f"widened "
+                    f"silently, use .to(dtype='{dtype}')"
+                )
             if array.dtype.kind in "iub" and dtype.kind == "f":
                 array = array.astype(dtype)
         arrays.append(array)
@@ -493,7 +551,7 @@ def _captured(functions: Any) -> Iterator[Array]:
 def _owner(array: Array) -> Any:
     """The array at the end of the chain of views: equal for two arrays exactly when they share a buffer."""
     while isinstance(array.base, Array):
-        array = cast(Array, array.base)
+        array = array.base
     return array
 
 
@@ -504,7 +562,10 @@ def _ieee() -> np.errstate:
 
 def _check_differentiable(dtype: np.dtype, where: str) -> None:
     if dtype not in (np.float32, np.float64):
-        raise DTypeError(f"{where}: a gradient needs float32 or float64 values, these are {dtype}; use .to(dtype='float32')")
+        raise DTypeError(
+            f"{where}: a gradient needs float32 or float64 values, these are {dtype}; use "
+            f".to(dtype='float32')"
+        )
 
 
 def _plain_index(index: Any) -> Any:

@@ -62,16 +62,28 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-model_settings = click.option("--set", "arguments", metavar="NAME=VALUE", multiple=True, callback=_settings,
-                              help="An argument of the model, such as batch_norm=true; may be repeated.")
-data_dir_option = click.option("--data-dir", type=FOLDER, metavar="DIR",
-                               help="Folder of the data sets (else $MINIDL_DATA, else the user's cache).")
+model_settings = click.option(
+    "--set",
+    "arguments",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_settings,
+    help="An argument of the model, such as batch_norm=true; may be repeated.",
+)
+data_dir_option = click.option(
+    "--data-dir",
+    type=FOLDER,
+    metavar="DIR",
+    help="Folder of the data sets (else $MINIDL_DATA, else the user's cache).",
+)
 batch_option = click.option("--batch-size", type=click.IntRange(min=1), metavar="B", help="Images per step.")
-limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N",
-                            help="Use the first N images of each split alone.")
+limit_option = click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Use the first N images of each split alone."
+)
 device_option = click.option("--device", metavar="D", help="Where to compute (else cpu).")
-fit_images_option = click.option("--fit-images", is_flag=True,
-                                 help="Resize images to the model's size and repeat grey to three channels.")
+fit_images_option = click.option(
+    "--fit-images", is_flag=True, help="Resize images to the model's size and repeat grey to three channels."
+)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -86,15 +98,28 @@ def main() -> None:
 @data_dir_option
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images.")
 @batch_option
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", callback=_finite,
-              help="Learning rate, at its peak where a schedule moves it.")
+@click.option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    callback=_finite,
+    help="Learning rate, at its peak where a schedule moves it.",
+)
 @limit_option
 @model_settings
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="S",
-              help="What every random number follows from (else 0).")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    metavar="S",
+    help="What every random number follows from (else 0).",
+)
 @device_option
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR",
-              help="The run's folder (else runs/MODEL-DATA, numbered when that is taken).")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The run's folder (else runs/MODEL-DATA, numbered when that is taken).",
+)
 @click.option("--resume", is_flag=True, help="Continue the run in the folder from its last checkpoint.")
 @fit_images_option
 def train(model: str, out: Path | None, resume: bool, **asked: Any) -> None:
@@ -148,9 +173,13 @@ def _run(config: dict[str, Any], folder: RunFolder | None, out: Path | None, nam
     click.echo(f"run folder {folder.path}")
     try:
         history = model.fit(
-            dataset, epochs=recipe.epochs, batch_size=recipe.batch_size, recipe=recipe,
+            dataset,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            recipe=recipe,
             callbacks=[CSVLogger(folder.metrics), runfolder.LogFile(folder)],
-            checkpoint=folder.checkpoint, resume=begun,
+            checkpoint=folder.checkpoint,
+            resume=begun,
         )
     except USER_ERRORS:
         if not begun:
@@ -188,15 +217,24 @@ def _prepare(config: dict[str, Any]) -> tuple[Any, Any, Any]:
 @limit_option
 @device_option
 @fit_images_option
-def evaluate(run: Path, data: str | None, data_dir: Path | None, batch_size: int | None, limit: int | None,
-             device: str | None, fit_images: bool) -> None:
+def evaluate(
+    run: Path,
+    data: str | None,
+    data_dir: Path | None,
+    batch_size: int | None,
+    limit: int | None,
+    device: str | None,
+    fit_images: bool,
+) -> None:
     """Test the model of the run folder RUN on the test images."""
     config, model = _trained(RunFolder(run), device)
     limit = limit or config["limit"]
     dataset = _load(data or config["data"], data_dir or config["data_dir"], limit)
     if dataset.num_classes != len(config["classes"]):
-        raise DataError(f"{run} was trained on {len(config['classes'])} classes ({config['data']}) but "
-                        f"{dataset.name} has {dataset.num_classes}")
+        raise DataError(
+            f"{run} was trained on {len(config['classes'])} classes ({config['data']}) but "
+            f"{dataset.name} has {dataset.num_classes}"
+        )
     dataset = _fitted(dataset, model, fit_images or config["fit_images"])
     result = model.evaluate(dataset, **({"batch_size": batch_size} if batch_size else {}))
     click.echo(_result_text(result, dataset, limit))
@@ -271,10 +309,12 @@ def data_verify(name: str, data_dir: Path | None) -> None:
 @click.argument("name")
 @data_dir_option
 @click.option("--split", type=click.Choice(["train", "test"]), default="train", show_default=True)
-@click.option("--columns", type=click.IntRange(1, 100), default=10, show_default=True,
-              help="Images per class.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="The PNG (else NAME.png).")
+@click.option(
+    "--columns", type=click.IntRange(1, 100), default=10, show_default=True, help="Images per class."
+)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The PNG (else NAME.png)."
+)
 def data_show(name: str, data_dir: Path | None, split: str, columns: int, out: Path | None) -> None:
     """Write a picture of the first images of each class, one row per class."""
     from minidl.data import pictures
@@ -322,8 +362,10 @@ def _trained(folder: RunFolder, device: str | None) -> tuple[dict[str, Any], Any
     """The settings of a finished run, and its model on `device` or else where it was trained."""
     config = folder.read_config()
     if not folder.weights.exists():
-        raise CheckpointError(f"{folder.path} has no model.safetensors: the run is not finished; "
-                              "minidl train --resume finishes it")
+        raise CheckpointError(
+            f"{folder.path} has no model.safetensors: the run is not finished; "
+            "minidl train --resume finishes it"
+        )
     minidl.set_default_device(device or config["device"])
     return config, minidl.Model.load(folder.weights)
 
@@ -374,8 +416,10 @@ def _result_text(result: dict[str, float], dataset: Any, limit: int | None) -> s
     """The result of a test, and on how many images it rests."""
     n = len(dataset.test)
     images = f"the first {n} images (--limit)" if n == limit else f"{n} images"
-    return (f"test on {images}: loss {result['loss']:.4f}, top 5 {result['top5']:.4f}\n"
-            f"test accuracy {result['accuracy']:.4f}")
+    return (
+        f"test on {images}: loss {result['loss']:.4f}, top 5 {result['top5']:.4f}\n"
+        f"test accuracy {result['accuracy']:.4f}"
+    )
 
 
 def _report(name: str, files: list[Path], state: str) -> None:

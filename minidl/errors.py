@@ -1,7 +1,8 @@
 """The errors minidl raises for a user's mistake.
 
-Each is also the built-in error a caller would expect (a wrong shape is a ValueError), so code that knows nothing of minidl
-still catches them. A text names the operation, the argument, both shapes or values, and the cure if there is one.
+Each is also the built-in error a caller would expect (a wrong shape is a ValueError), so code that knows
+nothing of minidl still catches them. A text names the operation, the argument, both shapes or values, and the
+cure if there is one.
 """
 
 

@@ -1,4 +1,5 @@
-"""Model: a module that can be trained, evaluated, saved and looked at. The methods' bodies live in train, inspection and io."""
+"""Model: a module that can be trained, evaluated, saved and looked at. The methods' bodies live in train,
+inspection and io."""
 
 import inspect
 import os
@@ -20,12 +21,13 @@ from minidl.train.callbacks import Callback
 
 
 class Model(nn.Module):
-    """A network of images: define `__init__` and `forward` (images (N, H, W, C) -> logits (N, K)), and train it with `fit`.
+    """A network of images: define `__init__` and `forward` (images (N, H, W, C) -> logits (N, K)), and train
+    it with `fit`.
 
     input_shape   (H, W, C) of the images it takes; None accepts any
     num_classes   K; None if unknown
-    preprocess    what is done to uint8 images first: {"mean": [...], "std": [...], "resize": [H, W]}, all optional; they are divided by
-                  255 in any case. Float images pass unchanged.
+    preprocess    what is done to uint8 images first: {"mean": [...], "std": [...], "resize": [H, W]}, all
+                  optional; they are divided by 255 in any case. Float images pass unchanged.
     A model remembers the arguments it was built with, so that `reset` and `load` can build it again.
     """
 
@@ -49,28 +51,64 @@ class Model(nn.Module):
         build, arguments = self.__dict__["_call"]
         return {"name": build.__name__, "arguments": dict(arguments)}
 
-    def fit(self, data: Any, labels: Any = None, *, epochs: int = 10, batch_size: int = 128, validation: Any = 0.1,
-            optimizer: Any = None, schedule: Any = None, recipe: Recipe | str | None = None, augment: Any = None,
-            callbacks: Sequence[Callback] = (), checkpoint: str | os.PathLike[str] | None = None, resume: bool = False,
-            seed: int | None = None, device: str | None = None, verbose: bool = True) -> History:
+    def fit(
+        self,
+        data: Any,
+        labels: Any = None,
+        *,
+        epochs: int = 10,
+        batch_size: int = 128,
+        validation: Any = 0.1,
+        optimizer: Any = None,
+        schedule: Any = None,
+        recipe: Recipe | str | None = None,
+        augment: Any = None,
+        callbacks: Sequence[Callback] = (),
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        seed: int | None = None,
+        device: str | None = None,
+        verbose: bool = True,
+    ) -> History:
         """Train on images, going on from the weights as they are.
 
-        data          a Dataset, its loader function or name, (images, labels), or anything with __len__ and __getitem__
+        data          a Dataset, its loader function or name, (images, labels), or anything with __len__ and
+                      __getitem__
         epochs        passes over the training images; with `resume` the total
-        validation    a share of the training images to hold out (the same ones in every run), a split, or None; never the test split
+        validation    a share of the training images to hold out (the same ones in every run), a split, or
+                      None; never the test split
         optimizer     an optimiser, or a function of the parameters; by default the recipe's
-        schedule      a schedule, or a function of the optimiser; by default the recipe's, and constant for a given optimiser
-        augment       a transform of `minidl.data.transforms` or its name ("crop+flip"); by default the recipe's, "" for none
-        checkpoint    a folder that gets everything needed to go on, after each epoch; `resume` goes on from its newest file
+        schedule      a schedule, or a function of the optimiser; by default the recipe's, and constant for a
+                      given optimiser
+        augment       a transform of `minidl.data.transforms` or its name ("crop+flip"); by default the
+                      recipe's, "" for none
+        checkpoint    a folder that gets everything needed to go on, after each epoch; `resume` goes on from
+                      its newest file
         seed          restart all random streams; None continues them
 
-        A second call goes on training with a new optimiser and schedule; `reset` starts afresh. Ctrl-C ends it and leaves the model as
-        it is. FloatingPointError when the loss is not finite, naming the first layer whose output is not; DataError when the data does not
-        fit the model; CheckpointError for a checkpoint that is damaged or of another kind of run.
+        A second call goes on training with a new optimiser and schedule; `reset` starts afresh. Ctrl-C ends
+        it and leaves the model as it is. FloatingPointError when the loss is not finite, naming the first
+        layer whose output is not; DataError when the data does not fit the model; CheckpointError for a
+        checkpoint that is damaged or of another kind of run.
         """
-        return run_training(self, data, labels, epochs=epochs, batch_size=batch_size, validation=validation, optimizer=optimizer,
-                            schedule=schedule, recipe=recipe, augment=augment, callbacks=callbacks, checkpoint=checkpoint,
-                            resume=resume, seed=seed, device=device, verbose=verbose)
+        return run_training(
+            self,
+            data,
+            labels,
+            epochs=epochs,
+            batch_size=batch_size,
+            validation=validation,
+            optimizer=optimizer,
+            schedule=schedule,
+            recipe=recipe,
+            augment=augment,
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+            resume=resume,
+            seed=seed,
+            device=device,
+            verbose=verbose,
+        )
 
     def evaluate(self, data: Any, labels: Any = None, *, batch_size: int = 256) -> dict[str, float]:
         """{"loss", "accuracy", "top5"} on the test split of a Dataset, or on the images given."""
@@ -90,18 +128,22 @@ class Model(nn.Module):
         self.load_state_dict(build(**arguments).state_dict())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights and configuration as one safetensors file, whole or not at all.  TypeError if the arguments the model was
-        built with are not plain data."""
+        """Write weights and configuration as one safetensors file, whole or not at all.  TypeError if the
+        arguments the model was built with are not plain data."""
         description = {"format": "minidl-model", "model": self.config, "preprocess": self.preprocess}
         try:
             save_arrays(path, self._state(), description)
         except TypeError as error:
-            raise TypeError(f"save: the arguments {type(self).__name__} was built with must be numbers, strings, lists or dicts to be "
-                            f"saved ({error}); keep the weights with state_dict() instead") from error
+            raise TypeError(
+                f"save: the arguments {type(self).__name__} was built with must be numbers, strings, lists "
+                f"or dicts to be "
+                f"saved ({error}); keep the weights with state_dict() instead"
+            ) from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Build and fill a model from a file of `save`: `Model.load` those of the zoo, `MyNet.load` your own class.
+        """Build and fill a model from a file of `save`: `Model.load` those of the zoo, `MyNet.load` your own
+        class.
 
         CheckpointError when the file is missing, damaged, or holds another model.
         """
@@ -115,9 +157,14 @@ class Model(nn.Module):
         elif name in zoo.names():
             model = zoo.create(name, **arguments)
         else:
-            raise CheckpointError(f"{path} holds a {name}, which is not in the zoo; load it with its own class: {name}.load(path)")
+            raise CheckpointError(
+                f"{path} holds a {name}, which is not in the zoo; load it with its own class: "
+                f"{name}.load(path)"
+            )
         if not isinstance(model, cls):
-            raise CheckpointError(f"{path} holds a {name}, not a {cls.__name__}; load it with minidl.Model.load")
+            raise CheckpointError(
+                f"{path} holds a {name}, not a {cls.__name__}; load it with minidl.Model.load"
+            )
         model.preprocess = description["preprocess"]
         dtypes = {array.dtype for array in arrays.values()}
         if len(dtypes) == 1:

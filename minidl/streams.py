@@ -1,9 +1,10 @@
 """Named random streams: every random number in minidl comes from one of four, and their state is plain data.
 
-The streams are "init" (initial weights), "shuffle" (order of the training images), "dropout" (masks) and "augment". Separate
-streams keep one use from disturbing another: adding a dropout layer does not change the order of the images. All four follow from
-one seed. Dropout draws no numbers here: its masks are computed where they are needed from (seed, stream, call), see ops/dropout.py,
-so all that is kept is the number of calls. `get_state` is JSON-able, so a checkpoint can hold it.
+The streams are "init" (initial weights), "shuffle" (order of the training images), "dropout" (masks) and
+"augment". Separate streams keep one use from disturbing another: adding a dropout layer does not change the
+order of the images. All four follow from one seed. Dropout draws no numbers here: its masks are computed
+where they are needed from (seed, stream, call), see ops/dropout.py, so all that is kept is the number of
+calls. `get_state` is JSON-able, so a checkpoint can hold it.
 """
 
 from typing import Any
@@ -44,13 +45,16 @@ def next_dropout_key() -> tuple[int, int, int]:
 
 def get_state() -> dict[str, Any]:
     """Everything needed to continue all streams exactly, as JSON-able data."""
-    return {"seed": _seed, "dropout_calls": _dropout_calls,
-            "generators": {name: _plain(_generators[name].bit_generator.state) for name in NAMES}}
+    return {
+        "seed": _seed,
+        "dropout_calls": _dropout_calls,
+        "generators": {name: _plain(_generators[name].bit_generator.state) for name in NAMES},
+    }
 
 
 def set_state(state: dict[str, Any]) -> None:
-    """Continue all streams from what `get_state` returned.  KeyError or ValueError when it is not such a state; then nothing has
-    changed."""
+    """Continue all streams from what `get_state` returned.  KeyError or ValueError when it is not such a
+    state; then nothing has changed."""
     restored = {}
     for name in NAMES:
         bits = np.random.Philox()

@@ -22,7 +22,8 @@ _entries: dict[str, Entry] = {}
 
 
 def zoo_model(*, paper: str, year: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a model function under its own name. What it builds remembers the call, so that it can be built again."""
+    """Register a model function under its own name. What it builds remembers the call, so that it can be
+    built again."""
 
     def register(fn: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(fn)
@@ -48,7 +49,9 @@ def create(name: str, **arguments: Any) -> Model:
     taken = inspect.signature(build).parameters
     unknown = [key for key in arguments if key not in taken]
     if unknown:
-        raise ValueError(f"create: {name} takes no argument {unknown[0]!r}; its arguments are {', '.join(taken)}")
+        raise ValueError(
+            f"create: {name} takes no argument {unknown[0]!r}; its arguments are {', '.join(taken)}"
+        )
     return build(**arguments)
 
 

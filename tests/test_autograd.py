@@ -134,6 +134,18 @@ def test_shared_work_is_done_once_per_gradient():
     assert (once(g), once(g), once(h)) == (1, 1, 2)
 
 
+def test_vjps_that_return_one_array_do_not_corrupt_each_other():
+    @md.op
+    def two(a: Array, b: Array):
+        same = np.ones(1)
+        return a + b, (lambda g: same, lambda g: same)
+
+    x, t = leaf(0.0), leaf(0.0)
+    y = two(x, t)
+    ops.sum(y + x * 5.0).backward()
+    assert (x.grad.item(), t.grad.item()) == (6, 1)
+
+
 def test_no_array_of_the_graph_is_alive_after_a_step():
     x = md.tensor(np.ones((2, 8, 8, 3), np.float32))
     weight = md.tensor(np.ones((3, 3, 3, 4), np.float32), requires_grad=True)
@@ -174,7 +186,9 @@ def test_writing_in_place_what_an_op_keeps_is_refused():
     z = ops.sum(y * y)
     with md.no_grad():
         y[0] = 7.0
-    with pytest.raises(RuntimeError, match=r"an array that mul keeps .* was written in place afterwards \(1 times\)"):
+    with pytest.raises(
+        RuntimeError, match=r"an array that mul keeps .* was written in place afterwards \(1 times\)"
+    ):
         z.backward()
 
 
@@ -236,11 +250,15 @@ def test_text_is_no_tensor():
 
 
 def test_float_dtypes_do_not_mix():
-    with pytest.raises(DTypeError, match=r"mul: b is float64 but the inputs before it are float32.*\.to\(dtype='float32'\)"):
+    with pytest.raises(
+        DTypeError, match=r"mul: b is float64 but the inputs before it are float32.*\.to\(dtype='float32'\)"
+    ):
         md.tensor([1.0]) * md.tensor(np.ones(1))
 
 
-@pytest.mark.parametrize("number", [2, 2.0, np.float64(2), np.float32(2), np.int64(2), True, np.array([1, 2])])
+@pytest.mark.parametrize(
+    "number", [2, 2.0, np.float64(2), np.float32(2), np.int64(2), True, np.array([1, 2])]
+)
 def test_numbers_and_integer_arrays_take_the_tensors_dtype(number: object):
     t = md.tensor([1.0, 2.0])
     for y in (t * number, number * t, t + number, number - t, t / number):

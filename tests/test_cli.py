@@ -61,6 +61,7 @@ def copied(finished, here):
 
 # --- train ---
 
+
 def test_train_ends_with_the_test_accuracy(finished):
     _, text = finished
     assert re.fullmatch(r"test accuracy [01]\.[0-9]{4}", text.splitlines()[-1])
@@ -72,7 +73,12 @@ def test_train_ends_with_the_test_accuracy(finished):
 def test_a_run_folder_holds_everything(finished):
     folder, text = finished
     assert sorted(path.name for path in folder.iterdir()) == [
-        "checkpoint", "config.json", "log.txt", "metrics.csv", "model.safetensors"]
+        "checkpoint",
+        "config.json",
+        "log.txt",
+        "metrics.csv",
+        "model.safetensors",
+    ]
     config = json.loads((folder / "config.json").read_text())
     assert (config["model"], config["data"], config["epochs"], config["limit"]) == ("nin", "digits", 2, 40)
     assert config["classes"] == list("0123456789")
@@ -94,8 +100,28 @@ def test_the_command_repeats_to_the_same_bytes_in_a_new_folder(finished):
 
 
 def test_options_reach_the_training():
-    run("train", "nin", "--limit", 30, "--epochs", 1, "--batch-size", 8, "--lr", 0.01, "--seed", 7,
-        "--device", "cpu", "--set", "batch_norm=true", "--set", "pool=ceil", "--out", "mine")
+    run(
+        "train",
+        "nin",
+        "--limit",
+        30,
+        "--epochs",
+        1,
+        "--batch-size",
+        8,
+        "--lr",
+        0.01,
+        "--seed",
+        7,
+        "--device",
+        "cpu",
+        "--set",
+        "batch_norm=true",
+        "--set",
+        "pool=ceil",
+        "--out",
+        "mine",
+    )
     config = json.loads(Path("mine/config.json").read_text())
     settings = {"batch_norm": True, "pool": "ceil"}
     expected = {"batch_size": 8, "lr": 0.01, "seed": 7, "device": "cpu", "arguments": settings}
@@ -109,22 +135,28 @@ def test_a_model_without_a_version_for_the_data_gets_its_classes():
     assert minidl.Model.load("runs/nin-synthetic/model.safetensors").config["arguments"]["num_classes"] == 10
 
 
-@pytest.mark.parametrize(("words", "text"), [
-    (("train", "nought"), "no model 'nought'; the models are .*nin"),
-    (("train", "nin", "--set", "colour=1"), "takes no argument 'colour'; .*batch_norm"),
-    (("train", "nin", "--set", "pool=no"), "pool is 'no'; it may be"),
-    (("train", "nin", "--set", "num_classes=7"), "the data has 10 classes, but the model's num_classes is 7"),
-    (("train", "nin", "--data", "nought"), "no data set 'nought'; the data sets are .*digits"),
-    (("train", "nin", "--device", "nought"), "device 'nought' is not available"),
-    (("train", "nin", "--limit", "1"), "1 training images"),
-    (("train", "nin", "--set", "dataset=cifar10"), "are 8x8x1 but the model takes 32x32x3; --fit-images"),
-    (("train", "nin", "--limit", "40", "--lr", "1e30"), "the loss is (nan|inf)"),
-    (("summary", "nought"), "no model 'nought'"),
-    (("evaluate", "nought"), "nought is not a run folder"),
-    (("predict", "nought", "image.png"), "nought is not a run folder"),
-    (("data", "verify", "nought"), "no data set 'nought'"),
-    (("data", "verify", "mnist"), "mnist"),
-])
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("train", "nought"), "no model 'nought'; the models are .*nin"),
+        (("train", "nin", "--set", "colour=1"), "takes no argument 'colour'; .*batch_norm"),
+        (("train", "nin", "--set", "pool=no"), "pool is 'no'; it may be"),
+        (
+            ("train", "nin", "--set", "num_classes=7"),
+            "the data has 10 classes, but the model's num_classes is 7",
+        ),
+        (("train", "nin", "--data", "nought"), "no data set 'nought'; the data sets are .*digits"),
+        (("train", "nin", "--device", "nought"), "device 'nought' is not available"),
+        (("train", "nin", "--limit", "1"), "1 training images"),
+        (("train", "nin", "--set", "dataset=cifar10"), "are 8x8x1 but the model takes 32x32x3; --fit-images"),
+        (("train", "nin", "--limit", "40", "--lr", "1e30"), "the loss is (nan|inf)"),
+        (("summary", "nought"), "no model 'nought'"),
+        (("evaluate", "nought"), "nought is not a run folder"),
+        (("predict", "nought", "image.png"), "nought is not a run folder"),
+        (("data", "verify", "nought"), "no data set 'nought'"),
+        (("data", "verify", "mnist"), "mnist"),
+    ],
+)
 def test_mistakes_are_one_line(words, text):
     assert re.search(text, run(*words, fails=True))
 
@@ -136,25 +168,45 @@ def test_a_mistake_leaves_no_folder():
     assert not Path("mine").exists()
 
 
-@pytest.mark.parametrize(("option", "value"), [
-    ("--lr", "nan"), ("--lr", "0"), ("--epochs", "0"), ("--batch-size", "0"), ("--limit", "0"),
-    ("--seed", "-1"), ("--set", "x"),
-])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--lr", "nan"),
+        ("--lr", "0"),
+        ("--epochs", "0"),
+        ("--batch-size", "0"),
+        ("--limit", "0"),
+        ("--seed", "-1"),
+        ("--set", "x"),
+    ],
+)
 def test_wrong_options_are_refused(option, value):
     result = CliRunner().invoke(cli.main, ["train", "nin", option, value])
     assert result.exit_code == 2
     assert f"Invalid value for '{option}'" in result.stderr
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ("a=true", True), ("a=False", False), ("a=none", None), ("a=3", 3), ("a=1e-3", 1e-3), ("a=ceil", "ceil"),
-    ("a=v1.5", "v1.5"), ("a=[1, 2]", [1, 2]), ("a=b=c", "b=c"), ("a=", ""),
-])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a=true", True),
+        ("a=False", False),
+        ("a=none", None),
+        ("a=3", 3),
+        ("a=1e-3", 1e-3),
+        ("a=ceil", "ceil"),
+        ("a=v1.5", "v1.5"),
+        ("a=[1, 2]", [1, 2]),
+        ("a=b=c", "b=c"),
+        ("a=", ""),
+    ],
+)
 def test_settings_are_read_as_json_or_text(text, value):
     assert cli._settings(None, None, (text,)) == {"a": value}
 
 
 # --- resume ---
+
 
 def test_resume_without_a_run_starts_and_says_so(finished):
     text = run(*SHORT, "--resume", "--out", "mine")
@@ -213,6 +265,7 @@ def test_resume_with_other_settings_is_refused(copied):
 
 # --- evaluate and predict ---
 
+
 def test_evaluate_repeats_the_result(finished):
     folder, text = finished
     assert run("evaluate", folder).splitlines() == text.splitlines()[-2:]
@@ -250,8 +303,19 @@ def test_predict_names_a_file_that_is_no_image(finished):
 
 
 def test_fit_images_lasts_beyond_training():
-    run("train", "nin", "--set", "dataset=cifar10", "--fit-images", "--limit", 10, "--epochs", 1,
-        "--out", "wide")
+    run(
+        "train",
+        "nin",
+        "--set",
+        "dataset=cifar10",
+        "--fit-images",
+        "--limit",
+        10,
+        "--epochs",
+        1,
+        "--out",
+        "wide",
+    )
     Image.new("L", (50, 20)).save("grey.png")
     assert len(run("predict", "wide", "grey.png").splitlines()) == 5
     assert "test accuracy" in run("evaluate", "wide")
@@ -260,6 +324,7 @@ def test_fit_images_lasts_beyond_training():
 
 
 # --- looking things up ---
+
 
 def test_summary_shows_layers_and_totals():
     text = run("summary", "nin")

@@ -76,7 +76,7 @@ def imports(source: str, module: str, *, package: bool, known: set[str]) -> Iter
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:  # relative: climb from the package that holds the module
-                above = module.split(".")[:len(module.split(".")) - node.level + package]
+                above = module.split(".")[: len(module.split(".")) - node.level + package]
                 base = ".".join([*above, *([node.module] if node.module else [])])
             inside = [f"{base}.{alias.name}" for alias in node.names]
             targets = [name if name in known else base for name in inside]
@@ -94,9 +94,13 @@ def _waits(node: ast.AST) -> bool:
 def read(packages: tuple[str, ...] = ("minidl", "minidl_models")) -> list[Import]:
     """Every import in the checkout's packages."""
     modules = {name: path for package in packages for name, path in tree(package).items()}
-    return [found for name, path in modules.items()
-            for found in imports(path.read_text(encoding="utf-8"), name, package=path.name == "__init__.py",
-                                 known=set(modules))]
+    return [
+        found
+        for name, path in modules.items()
+        for found in imports(
+            path.read_text(encoding="utf-8"), name, package=path.name == "__init__.py", known=set(modules)
+        )
+    ]
 
 
 def within(module: str, package: str) -> bool:
@@ -115,8 +119,9 @@ def folder(module: str) -> str:
 
 def beside(each: Import) -> bool:
     """Whether an import stays on its floor and in its folder."""
-    return (folder(each.module) == folder(each.target)
-            and FLOORS.get(room(each.module)) == FLOORS.get(room(each.target)))
+    return folder(each.module) == folder(each.target) and FLOORS.get(room(each.module)) == FLOORS.get(
+        room(each.target)
+    )
 
 
 def breaches(found: list[Import]) -> list[str]:
@@ -172,22 +177,25 @@ def test_folders_have_no_import_cycles():
     assert cycles(read()) == []
 
 
-@pytest.mark.parametrize(("module", "source", "breach"), [
-    ("minidl.window", "from minidl.autograd import Tensor", "floor 0 from floor 2"),
-    ("minidl.optim.sgd", "from minidl.data import loader", "floor 5 from floor 5"),
-    ("minidl.ops.conv", "def f():\n    import minidl.nn.conv", "floor 3 from floor 4"),
-    ("minidl.ops.conv", "from ..nn import conv", "floor 3 from floor 4"),
-    ("minidl.ops.conv", "from minidl import tensor", "floor 3 from floor 9"),
-    ("minidl.ops.conv", "from minidl import nn", "floor 3 from floor 4"),
-    ("minidl.ops.conv", "import numba", "which only minidl.backend.cpu may"),
-    ("minidl.backend.cpu.conv", "from cupy import cuda", "which only minidl.backend.cuda may"),
-    ("minidl_models.nin", "from hypothesis import given", "which only minidl.testing may"),
-    ("minidl.nn.module", "from minidl.testing import gradcheck", "the engine does without it"),
-    ("minidl", "from minidl import testing", "the engine does without it"),
-    ("minidl.cli", "import minidl_models", "does not know its zoo"),
-    ("minidl_models.nin", "from minidl.autograd import Tensor", "public names alone"),
-    ("minidl_models.nin", "from minidl import backend", "public names alone"),
-])
+@pytest.mark.parametrize(
+    ("module", "source", "breach"),
+    [
+        ("minidl.window", "from minidl.autograd import Tensor", "floor 0 from floor 2"),
+        ("minidl.optim.sgd", "from minidl.data import loader", "floor 5 from floor 5"),
+        ("minidl.ops.conv", "def f():\n    import minidl.nn.conv", "floor 3 from floor 4"),
+        ("minidl.ops.conv", "from ..nn import conv", "floor 3 from floor 4"),
+        ("minidl.ops.conv", "from minidl import tensor", "floor 3 from floor 9"),
+        ("minidl.ops.conv", "from minidl import nn", "floor 3 from floor 4"),
+        ("minidl.ops.conv", "import numba", "which only minidl.backend.cpu may"),
+        ("minidl.backend.cpu.conv", "from cupy import cuda", "which only minidl.backend.cuda may"),
+        ("minidl_models.nin", "from hypothesis import given", "which only minidl.testing may"),
+        ("minidl.nn.module", "from minidl.testing import gradcheck", "the engine does without it"),
+        ("minidl", "from minidl import testing", "the engine does without it"),
+        ("minidl.cli", "import minidl_models", "does not know its zoo"),
+        ("minidl_models.nin", "from minidl.autograd import Tensor", "public names alone"),
+        ("minidl_models.nin", "from minidl import backend", "public names alone"),
+    ],
+)
 def test_breaches_are_seen(module, source, breach):
     known = set(tree("minidl")) | {"minidl.nn", "minidl.nn.conv", "minidl.testing"}
     found = breaches(list(imports(source, module, package=module == "minidl", known=known)))
@@ -195,15 +203,18 @@ def test_breaches_are_seen(module, source, breach):
     assert breach in found[0]
 
 
-@pytest.mark.parametrize(("module", "source"), [
-    ("minidl.ops.conv", "import numpy as np\nfrom minidl.window import Window"),
-    ("minidl.ops.conv", "from .pool import max_pool2d"),
-    ("minidl.window", "from minidl.errors import ShapeError"),
-    ("minidl", "def __getattr__(name):\n    from minidl import testing"),
-    ("minidl.testing.agree", "import hypothesis\nimport minidl.model"),
-    ("minidl_models.nin", "import minidl as md\nfrom minidl import nn\nfrom minidl_models.stem import f"),
-    ("minidl.cli", "import minidl"),
-])
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("minidl.ops.conv", "import numpy as np\nfrom minidl.window import Window"),
+        ("minidl.ops.conv", "from .pool import max_pool2d"),
+        ("minidl.window", "from minidl.errors import ShapeError"),
+        ("minidl", "def __getattr__(name):\n    from minidl import testing"),
+        ("minidl.testing.agree", "import hypothesis\nimport minidl.model"),
+        ("minidl_models.nin", "import minidl as md\nfrom minidl import nn\nfrom minidl_models.stem import f"),
+        ("minidl.cli", "import minidl"),
+    ],
+)
 def test_what_the_rules_allow(module, source):
     known = set(tree("minidl")) | {"minidl.testing"}
     assert breaches(list(imports(source, module, package=module == "minidl", known=known))) == []

@@ -35,7 +35,10 @@ def test_a_zoo_model_is_loaded_by_name(tmp_path: Path):
     model.save(tmp_path / "m.safetensors")
     loaded = md.Model.load(tmp_path / "m.safetensors")
     assert_same(model, loaded)
-    assert loaded.config == {"name": "nin", "arguments": {"dataset": "mnist", "num_classes": 4, "batch_norm": True}}
+    assert loaded.config == {
+        "name": "nin",
+        "arguments": {"dataset": "mnist", "num_classes": 4, "batch_norm": True},
+    }
     assert loaded.preprocess == {"mean": [0.5], "std": [0.1]}
 
 
@@ -43,7 +46,10 @@ def test_ones_own_class_loads_through_itself(tmp_path: Path):
     model = Own(4, act="relu")
     model.save(tmp_path / "own.safetensors")
     assert_same(model, Own.load(tmp_path / "own.safetensors"))
-    with pytest.raises(CheckpointError, match=r"holds a Own, which is not in the zoo; load it with its own class: Own\.load\(path\)"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"holds a Own, which is not in the zoo; load it with its own class: Own\.load\(path\)",
+    ):
         md.Model.load(tmp_path / "own.safetensors")
 
 

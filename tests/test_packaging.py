@@ -61,10 +61,13 @@ def test_linters_are_pinned():
     assert {match[1] for match in pinned if match} == {"ruff", "mypy", "build"}
 
 
-@pytest.mark.parametrize("command", [
-    "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/minidl train nin",
-    ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest",
-])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/minidl train nin",
+        ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest",
+    ],
+)
 def test_readme_gives_the_commands(command):
     assert command in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
 

@@ -1,7 +1,7 @@
 """Where arrays are computed on: one module per device, all with the same function names and signatures.
 
-`of(array)` is the module for an array, and an op calls `backend.of(x).relu(x)`; which algorithm runs is that module's affair.
-The NumPy + numba backend `cpu` is the one there is today.
+`of(array)` is the module for an array, and an op calls `backend.of(x).relu(x)`; which algorithm runs is that
+module's affair. The NumPy + numba backend `cpu` is the one there is today.
 """
 
 from types import ModuleType
@@ -29,7 +29,9 @@ def device_of(array: Any) -> str:
     """The name of the device that holds `array`."""
     if isinstance(array, np.ndarray):
         return "cpu"
-    raise DeviceError(f"{type(array).__module__}.{type(array).__qualname__} is not an array of any device minidl knows")
+    raise DeviceError(
+        f"{type(array).__module__}.{type(array).__qualname__} is not an array of any device minidl knows"
+    )
 
 
 def check_device(name: str) -> str:

@@ -1,7 +1,7 @@
 """Which algorithm a convolution runs: named, shown and forced through here, chosen by each backend.
 
-A backend's own `choose` function looks at shapes and dtype alone, so a run repeats exactly. `force_plan` overrules it wherever the
-forced plan is valid; everywhere else the usual one runs.
+A backend's own `choose` function looks at shapes and dtype alone, so a run repeats exactly. `force_plan`
+overrules it wherever the forced plan is valid; everywhere else the usual one runs.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,8 @@ class Plan:
 
 @contextmanager
 def force_plan(name: str) -> Iterator[None]:
-    """Inside, every convolution for which plan `name` is valid runs it; "auto" is the usual choice.  ValueError for another name."""
+    """Inside, every convolution for which plan `name` is valid runs it; "auto" is the usual choice.
+    ValueError for another name."""
     global _forced
     if name not in NAMES:
         raise ValueError(f"force_plan: there is no plan {name!r}; the plans are {', '.join(NAMES)}")

@@ -15,6 +15,16 @@ from minidl.data.registry import download, load, names, verify
 from minidl.data.synthetic import synthetic
 
 __all__ = [
-    "Dataset", "Loader", "Split", "cifar10", "digits", "download", "load", "mnist", "names", "synthetic",
-    "transforms", "verify",
+    "Dataset",
+    "Loader",
+    "Split",
+    "cifar10",
+    "digits",
+    "download",
+    "load",
+    "mnist",
+    "names",
+    "synthetic",
+    "transforms",
+    "verify",
 ]

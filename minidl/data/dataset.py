@@ -61,8 +61,10 @@ class Dataset:
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
-            raise ShapeError(f"{self.name}: train has images of shape {self.train.images.shape[1:]}, test of "
-                             f"{self.test.images.shape[1:]}")
+            raise ShapeError(
+                f"{self.name}: train has images of shape {self.train.images.shape[1:]}, test of "
+                f"{self.test.images.shape[1:]}"
+            )
         for split, part in (("train", self.train), ("test", self.test)):
             _check_range(part.labels, self.num_classes, f"{self.name} {split}: ")
 
@@ -86,8 +88,10 @@ def _check_images(images: np.ndarray) -> np.ndarray:
     if np.issubdtype(images.dtype, np.floating):
         return images.astype(np.float32, copy=False)
     if images.dtype != np.uint8:
-        raise DataError(f"images: dtype is {images.dtype}, expected uint8 (0..255) or float32; convert with "
-                        "images.astype(np.uint8)")
+        raise DataError(
+            f"images: dtype is {images.dtype}, expected uint8 (0..255) or float32; convert with "
+            "images.astype(np.uint8)"
+        )
     return images
 
 
@@ -96,8 +100,10 @@ def _check_labels(labels: np.ndarray, n: int) -> np.ndarray:
         cure = "; turn one-hot rows into class numbers with labels.argmax(axis=1)" if labels.ndim == 2 else ""
         raise ShapeError(f"labels: shape is {labels.shape}, expected ({n},), one per image{cure}")
     if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"labels: dtype is {labels.dtype}, expected integer class numbers; convert with "
-                        "labels.astype(np.int64)")
+        raise DataError(
+            f"labels: dtype is {labels.dtype}, expected integer class numbers; convert with "
+            "labels.astype(np.int64)"
+        )
     return labels.astype(np.int64, copy=False)
 
 

@@ -39,8 +39,10 @@ def locate(source: Source, root: str | os.PathLike[str] | None, download: bool) 
     folder = place / source.folder
     missing = [file.name for file in source.files if not (folder / file.name).exists()]
     if missing and not download:
-        raise DataError(f"{source.name}: not in {folder}: {', '.join(missing)}. Call with download=True, "
-                        f"or {_instructions(source, place)}")
+        raise DataError(
+            f"{source.name}: not in {folder}: {', '.join(missing)}. Call with download=True, "
+            f"or {_instructions(source, place)}"
+        )
     if missing:
         fetch(source, place)
     return folder
@@ -91,8 +93,9 @@ def fetch(source: Source, root: Path) -> None:
             for file in wanted:
                 os.replace(scratch / file.name, folder / file.name)
     except (OSError, ValueError, tarfile.TarError) as error:  # offline: OSError; wrong checksum: ValueError
-        raise DataError(f"{source.name}: the download failed ({error}). To do it by hand: "
-                        f"{_instructions(source, root)}") from error
+        raise DataError(
+            f"{source.name}: the download failed ({error}). To do it by hand: {_instructions(source, root)}"
+        ) from error
 
 
 def _retrieve(url: str, file: File, folder: Path) -> Path:
@@ -131,5 +134,7 @@ def _instructions(source: Source, root: Path) -> str:
         what = f"fetch {source.url}{source.archive.name} (MD5 {source.archive.md5}) and unpack it in {root}"
     else:
         what = f"fetch {', '.join(source.url + file.name for file in source.files)} into {folder}"
-    return (f"{what}, so that {folder / source.files[0].name} exists; or let root= or $MINIDL_DATA name a "
-            f"folder that has {source.folder}/ in it")
+    return (
+        f"{what}, so that {folder / source.files[0].name} exists; or let root= or $MINIDL_DATA name a "
+        f"folder that has {source.folder}/ in it"
+    )

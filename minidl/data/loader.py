@@ -46,10 +46,18 @@ class Loader:
     there is no batch, and whatever `Split` raises.
     """
 
-    def __init__(self, images: Any, labels: Any = None, batch_size: int = 128, *, shuffle: bool = False,
-                 augment: transforms.Augmentation | None = None,
-                 preprocess: Mapping[str, Any] | Callable[[np.ndarray], np.ndarray] | None = None,
-                 prefetch: int = 2, drop_last: bool = False) -> None:
+    def __init__(
+        self,
+        images: Any,
+        labels: Any = None,
+        batch_size: int = 128,
+        *,
+        shuffle: bool = False,
+        augment: transforms.Augmentation | None = None,
+        preprocess: Mapping[str, Any] | Callable[[np.ndarray], np.ndarray] | None = None,
+        prefetch: int = 2,
+        drop_last: bool = False,
+    ) -> None:
         if operator.index(batch_size) < 1:
             raise ValueError(f"Loader: batch_size is {batch_size}, it must be at least 1")
         if operator.index(prefetch) < 0:
@@ -62,8 +70,10 @@ class Loader:
         self.prefetch = prefetch
         self.drop_last = drop_last
         if len(self) == 0:
-            raise DataError(f"Loader: no batch in {len(self._source)} images, batch_size={batch_size}, "
-                            f"drop_last={drop_last}")
+            raise DataError(
+                f"Loader: no batch in {len(self._source)} images, batch_size={batch_size}, "
+                f"drop_last={drop_last}"
+            )
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -81,7 +91,7 @@ class Loader:
 
     def _make(self, order: np.ndarray, seed: int, number: int) -> Batch:
         """Batch `number` of an epoch."""
-        x, y = self._source.take(order[number * self.batch_size:(number + 1) * self.batch_size])
+        x, y = self._source.take(order[number * self.batch_size : (number + 1) * self.batch_size])
         if self.augment is not None:
             x = self.augment(x, np.random.default_rng([seed, number]))
         if callable(self.preprocess):
@@ -109,8 +119,10 @@ class _Items:
                 raise DataError(f"Loader: item {index} is a {type(item).__name__}, expected (image, label)")
             image = np.asarray(item[0])
             if images and image.shape != images[0].shape:
-                raise ShapeError(f"Loader: image {index} has shape {image.shape} but image {indices[0]}, in "
-                                 f"the same batch, {images[0].shape}")
+                raise ShapeError(
+                    f"Loader: image {index} has shape {image.shape} but image {indices[0]}, in "
+                    f"the same batch, {images[0].shape}"
+                )
             images.append(image)
             labels.append(item[1])
         batch = Split(np.stack(images), labels)
@@ -123,8 +135,10 @@ def _as_source(images: Any, labels: Any) -> _Source:
     if isinstance(images, Split):
         return images
     if isinstance(images, np.ndarray) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
-        raise DataError(f"Loader: images is a {type(images).__name__} and labels is None; pass labels, or "
-                        "an object with __len__ and __getitem__(i) -> (image, label)")
+        raise DataError(
+            f"Loader: images is a {type(images).__name__} and labels is None; pass labels, or "
+            "an object with __len__ and __getitem__(i) -> (image, label)"
+        )
     return _Items(images)
 
 
@@ -161,8 +175,13 @@ class _Failure:
         self.error = error
 
 
-def _produce(make: Callable[[int], Batch], count: int, tickets: queue.SimpleQueue, ready: queue.SimpleQueue,
-             stop: threading.Event) -> None:
+def _produce(
+    make: Callable[[int], Batch],
+    count: int,
+    tickets: queue.SimpleQueue,
+    ready: queue.SimpleQueue,
+    stop: threading.Event,
+) -> None:
     """Body of the thread. It does not know the generator that started it, or that would live for ever."""
     for number in range(count):
         tickets.get()

@@ -46,6 +46,8 @@ def _idx(data: bytes, name: str) -> np.ndarray:
     shape = [int(length) for length in np.frombuffer(content, ">u4", count=axes, offset=4)]
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
     if len(values) != math.prod(shape):
-        raise DataError(f"{name}: its header announces {math.prod(shape):,} bytes, {tuple(shape)}, but "
-                        f"{len(values):,} follow")
+        raise DataError(
+            f"{name}: its header announces {math.prod(shape):,} bytes, {tuple(shape)}, but "
+            f"{len(values):,} follow"
+        )
     return values.reshape(shape).copy()  # writeable, and free of the decompressed bytes

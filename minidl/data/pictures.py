@@ -50,5 +50,5 @@ def class_grid(images: np.ndarray, labels: np.ndarray, num_classes: int, columns
         for column, index in enumerate(np.flatnonzero(labels == row)[:columns]):
             image = np.interp(images[index], (low, high), (0, 255)).astype(np.uint8)
             top, left = row * (h + 1) + 1, column * (w + 1) + 1
-            grid[top:top + h, left:left + w] = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+            grid[top : top + h, left : left + w] = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
     return grid

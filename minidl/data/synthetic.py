@@ -15,9 +15,16 @@ _BLOCK = 4  # pixels; a picture is smooth enough for a convolution and a pool to
 _NOISE = 48.0  # standard deviation, in units of 0..255
 
 
-def synthetic(n_train: int = 2000, n_test: int = 400, *, shape: tuple[int, int, int] = (32, 32, 3),
-              num_classes: int = 10, seed: int = 0, root: str | os.PathLike[str] | None = None,
-              download: bool = True) -> Dataset:
+def synthetic(
+    n_train: int = 2000,
+    n_test: int = 400,
+    *,
+    shape: tuple[int, int, int] = (32, 32, 3),
+    num_classes: int = 10,
+    seed: int = 0,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = True,
+) -> Dataset:
     """Noisy pictures of `num_classes` kinds.  train (n_train, H, W, C), test (n_test, H, W, C), uint8
 
     shape is (H, W, C). The classes are equally frequent, to within one image. The named random streams are
@@ -27,8 +34,10 @@ def synthetic(n_train: int = 2000, n_test: int = 400, *, shape: tuple[int, int, 
     if len(shape) != 3 or min(shape) < 1:
         raise ShapeError(f"synthetic: shape is {shape}, expected (H, W, C), each at least 1")
     if min(n_train, n_test, num_classes) < 1:
-        raise DataError(f"synthetic: n_train is {n_train}, n_test {n_test}, num_classes {num_classes}; "
-                        "each must be at least 1")
+        raise DataError(
+            f"synthetic: n_train is {n_train}, n_test {n_test}, num_classes {num_classes}; "
+            "each must be at least 1"
+        )
     rng = np.random.default_rng(seed)
     h, w, c = shape
     blocks = rng.uniform(0, 255, (num_classes, -(-h // _BLOCK), -(-w // _BLOCK), c)).astype(np.float32)

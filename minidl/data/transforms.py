@@ -93,14 +93,17 @@ def parse(text: str) -> Augmentation:
     words = [word.strip() for word in text.split("+")]
     for word in words:
         if word not in _BY_NAME:
-            raise ValueError(f"augmentation {text!r}: there is no {word!r}; the names are "
-                             f"{', '.join(_BY_NAME)}, several are joined by +")
+            raise ValueError(
+                f"augmentation {text!r}: there is no {word!r}; the names are "
+                f"{', '.join(_BY_NAME)}, several are joined by +"
+            )
     steps = [_BY_NAME[word] for word in words]
     return steps[0] if len(steps) == 1 else compose(*steps)
 
 
-def preprocess(images: np.ndarray, config: Mapping[str, Any] | None = None,
-               shape: tuple[int, int, int] | None = None) -> np.ndarray:
+def preprocess(
+    images: np.ndarray, config: Mapping[str, Any] | None = None, shape: tuple[int, int, int] | None = None
+) -> np.ndarray:
     """The images as a model takes them.  (N, H, W, C) uint8 -> float32
 
     y = (x / 255 - mean) / std, per channel; without a config y = x / 255. The config is plain data with any
@@ -139,8 +142,10 @@ def fit_images(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
         grey = images.mean(axis=3, keepdims=True)  # float64 for uint8 images
         images = (grey.round() if images.dtype == np.uint8 else grey).astype(images.dtype, copy=False)
     elif have != c and not (have == 1 and c == 3):
-        raise ShapeError(f"fit_images: images have {have} channels (last axis of {images.shape}) but {c} are "
-                         f"wanted (last of {tuple(shape)}); only 1 and 3 are turned into each other")
+        raise ShapeError(
+            f"fit_images: images have {have} channels (last axis of {images.shape}) but {c} are "
+            f"wanted (last of {tuple(shape)}); only 1 and 3 are turned into each other"
+        )
     images = _resize(images, h, w)
     return images.repeat(3, axis=3) if images.shape[3] != c else images
 
@@ -154,11 +159,11 @@ def _random_crop(images: np.ndarray, padding: int, rng: np.random.Generator) -> 
     """Each image's window of the old size, at a random place of the image padded with zeros."""
     n, h, w, c = images.shape
     padded = np.zeros((n, h + 2 * padding, w + 2 * padding, c), images.dtype)
-    padded[:, padding:padding + h, padding:padding + w] = images
+    padded[:, padding : padding + h, padding : padding + w] = images
     tops, lefts = rng.integers(0, 2 * padding + 1, (2, n)).tolist()
     out = np.empty(images.shape, images.dtype)
     for i, (top, left) in enumerate(zip(tops, lefts, strict=True)):
-        out[i] = padded[i, top:top + h, left:left + w]
+        out[i] = padded[i, top : top + h, left : left + w]
     return out
 
 
@@ -168,8 +173,10 @@ def _standardise(images: np.ndarray, mean: Any, std: Any) -> np.ndarray:
     mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     for name, values in (("mean", mean), ("std", std)):
         if values.shape not in ((), (1,), (c,)):
-            raise ShapeError(f"preprocess: {name} has shape {values.shape} but images have {c} channels "
-                             f"(last axis of {images.shape})")
+            raise ShapeError(
+                f"preprocess: {name} has shape {values.shape} but images have {c} channels "
+                f"(last axis of {images.shape})"
+            )
     if not (std > 0).all():
         raise ValueError(f"preprocess: std is {std.tolist()}, every number must be positive")
     # one long row per image: a loop over C alone would be too short to vectorise

@@ -11,7 +11,8 @@ from minidl.errors import ShapeError
 
 @dataclass(frozen=True)
 class Row:
-    """One layer that ran: `path` in the network, `window` as kernel/stride/padding, output shape without N, costs per image."""
+    """One layer that ran: `path` in the network, `window` as kernel/stride/padding, output shape without N,
+    costs per image."""
 
     path: str
     kind: str
@@ -22,13 +23,18 @@ class Row:
 
 
 def layer_rows(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Row]:
-    """A row per layer in the order they run on one image of `input_shape` (H, W, C); found by running it once in evaluation mode."""
+    """A row per layer in the order they run on one image of `input_shape` (H, W, C); found by running it once
+    in evaluation mode."""
     rows: list[Row] = []
-    handles = []
-    for path, module in model.named_modules():
-        if next(module.children(), None) is None:
-            handles.append(module.register_forward_hook(
-                lambda m, inputs, output, path=path: rows.append(_row(path, m, output))))  # type: ignore[misc]
+
+    def append_row(path: str) -> nn.Hook:
+        return lambda module, inputs, output: rows.append(_row(path, module, output))
+
+    handles = [
+        module.register_forward_hook(append_row(path))
+        for path, module in model.named_modules()
+        if next(module.children(), None) is None
+    ]
     modes = [(module, module.training) for module in model.modules()]
     first = next(model.parameters(), None)
     image = np.zeros((1, *input_shape), np.float32 if first is None else first.dtype)
@@ -44,28 +50,39 @@ def layer_rows(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Row]
 
 
 def summary(model: nn.Module, input_shape: tuple[int, int, int] | None = None) -> str:
-    """The table as text: layer, kind, kernel/stride/padding, output shape, parameters, multiply-adds of one image, and totals.
+    """The table as text: layer, kind, kernel/stride/padding, output shape, parameters, multiply-adds of one
+    image, and totals.
 
     ShapeError when the model has no input_shape and none is given.
     """
     shape = input_shape or getattr(model, "input_shape", None)
     if shape is None:
-        raise ShapeError("summary: this model has no input_shape; set one (H, W, C), or call summary(input_shape=(H, W, C))")
+        raise ShapeError(
+            "summary: this model has no input_shape; set one (H, W, C), or call summary(input_shape=(H, W, "
+            "C))"
+        )
     rows = layer_rows(model, shape)
     total = sum(parameter.size for parameter in model.parameters())
     cells = [("layer", "kind", "kernel/stride/pad", "output", "parameters", "multiply-adds")]
-    cells += [(r.path, r.kind, r.window, "x".join(map(str, r.output)), f"{r.params:,}", f"{r.macs:,}") for r in rows]
+    cells += [
+        (r.path, r.kind, r.window, "x".join(map(str, r.output)), f"{r.params:,}", f"{r.macs:,}") for r in rows
+    ]
     cells.append(("total", "", "", "", f"{total:,}", f"{sum(r.macs for r in rows):,}"))
     widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ["  ".join(cell.ljust(w) if i < 4 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))).rstrip()
-             for line in cells]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i < 4 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))
+        ).rstrip()
+        for line in cells
+    ]
     rule = "-" * max(map(len, lines))
     title = f"{type(model).__name__}, input {'x'.join(map(str, shape))}"
     return "\n".join([title, rule, lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
 def multiply_adds(module: nn.Module, output: tuple[int, ...]) -> int:
-    """Multiply-adds of one convolution or linear layer for one image; 0 for the others.  output: shape without N"""
+    """Multiply-adds of one convolution or linear layer for one image; 0 for the others.  output: shape
+    without N"""
     if isinstance(module, nn.Conv2d):
         return int(np.prod(output[:2])) * module.weight.size
     return module.weight.size if isinstance(module, nn.Linear) else 0
@@ -85,7 +102,8 @@ def _window(module: nn.Module) -> str:
     extra = " ceil" if getattr(module, "ceil_mode", False) else ""
     groups = getattr(module, "groups", 1)
     return f"{_pair_text(module.kernel_size, always=True)}/{_pair_text(module.stride)}/{padding}{extra}" + (
-        f" groups {groups}" if groups > 1 else "")
+        f" groups {groups}" if groups > 1 else ""
+    )
 
 
 def _pair_text(value: object, always: bool = False) -> str:

@@ -1,7 +1,8 @@
 """Arrays on disk: safetensors files with a JSON description and a checksum, written whole or not at all.
 
-Nothing is pickled. A file is first written beside its place, flushed to the disk, and then moved there in one step, so a crash leaves
-the old file or the new one. The checksum covers description, names, shapes and values: a flipped bit anywhere is noticed on reading.
+Nothing is pickled. A file is first written beside its place, flushed to the disk, and then moved there in one
+step, so a crash leaves the old file or the new one. The checksum covers description, names, shapes and
+values: a flipped bit anywhere is noticed on reading.
 """
 
 import hashlib
@@ -16,20 +17,25 @@ import numpy as np
 from minidl.errors import CheckpointError
 
 
-def save_arrays(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], description: dict[str, Any]) -> None:
-    """Write arrays and a JSON-able description as one safetensors file, atomically.  OSError if the place cannot be written."""
+def save_arrays(
+    path: str | os.PathLike[str], arrays: dict[str, np.ndarray], description: dict[str, Any]
+) -> None:
+    """Write arrays and a JSON-able description as one safetensors file, atomically.  OSError if the place
+    cannot be written."""
     from safetensors.numpy import save
 
-    # safetensors writes the memory as it lies, so strided arrays must be made contiguous; np.ascontiguousarray would turn () into (1,)
+    # safetensors writes the memory as it lies, so strided arrays must be made contiguous;
+    # np.ascontiguousarray would turn () into (1,)
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    text = json.dumps(description, sort_keys=True)
+    text = json.dumps(description)
     # one entry: safetensors writes several in an order that changes from run to run
     entry = json.dumps({"sha256": _digest(whole, text), "description": text})
     write_atomic(path, save(whole, {"minidl": entry}))
 
 
 def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(arrays, description) of a file from `save_arrays`.  CheckpointError that names the file when it is missing or damaged."""
+    """(arrays, description) of a file from `save_arrays`.  CheckpointError that names the file when it is
+    missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -40,15 +46,21 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
     try:
         arrays = load(content)
         length = int.from_bytes(content[:8], "little")
-        entry = json.loads(json.loads(content[8:8 + length])["__metadata__"]["minidl"])
+        entry = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["minidl"])
         text, digest = entry["description"], entry["sha256"]
         description = json.loads(text)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a file minidl saved, or it is damaged ({error}); restore it from a copy or an older "
-                              f"checkpoint") from error
+        raise CheckpointError(
+            f"{path} is not a file minidl saved, or it is damaged ({error}); restore it from a copy or an "
+            f"older "
+            f"checkpoint"
+        ) from error
     if _digest(arrays, text) != digest:
-        raise CheckpointError(f"{path} is damaged: its contents do not match their checksum; restore it from a copy or an older "
-                              f"checkpoint")
+        raise CheckpointError(
+            f"{path} is damaged: its contents do not match their checksum; restore it from a copy or an "
+            f"older "
+            f"checkpoint"
+        )
     return arrays, description
 
 
@@ -79,7 +91,7 @@ def _digest(arrays: dict[str, np.ndarray], text: str) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         sha.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        sha.update(np.asarray(array, order="C").reshape(-1).view(np.uint8))
+        sha.update(np.asarray(array, order="C").tobytes())
     return sha.hexdigest()
 
 

@@ -15,7 +15,26 @@ from minidl.nn.layers import (
     MaxPool2d,
     ReLU,
 )
-from minidl.nn.module import HookHandle, Module, Parameter
+from minidl.nn.module import Hook, HookHandle, Module, Parameter
 
-__all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm2d", "Concat", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool", "HookHandle",
-           "Identity", "Linear", "MaxPool2d", "Module", "ModuleList", "Parameter", "ReLU", "Sequential", "init"]
+__all__ = [
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Concat",
+    "Conv2d",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool",
+    "Hook",
+    "HookHandle",
+    "Identity",
+    "Linear",
+    "MaxPool2d",
+    "Module",
+    "ModuleList",
+    "Parameter",
+    "ReLU",
+    "Sequential",
+    "init",
+]

@@ -30,13 +30,17 @@ class ModuleList(Module):
 
 
 class Sequential(ModuleList):
-    """Modules run one after another: Sequential(a, b, ...) or, with names, Sequential({"conv": a, "pool": b})."""
+    """Modules run one after another: Sequential(a, b, ...) or, with names, Sequential({"conv": a, "pool":
+    b})."""
 
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
         named = modules[0] if len(modules) == 1 and isinstance(modules[0], Mapping) else None
         for i, module in enumerate(modules if named is None else named.values()):
             if not isinstance(module, Module):
-                raise TypeError(f"Sequential: argument {i} is a {type(module).__name__}; give modules (nn.ReLU(), not ops.relu)")
+                raise TypeError(
+                    f"Sequential: argument {i} is a {type(module).__name__}; give modules (nn.ReLU(), not "
+                    f"ops.relu)"
+                )
         super().__init__(() if named is not None else modules)  # type: ignore[arg-type]
         for name, module in (named or {}).items():
             setattr(self, name, module)
@@ -48,7 +52,8 @@ class Sequential(ModuleList):
 
 
 class Concat(ModuleList):
-    """Run every branch on the same input and put their channels behind one another.  (N, H, W, C) -> (N, OH, OW, sum of channels)"""
+    """Run every branch on the same input and put their channels behind one another.  (N, H, W, C) -> (N, OH,
+    OW, sum of channels)"""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.concat([branch(x) for branch in self.children()], axis=-1)

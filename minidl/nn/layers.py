@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from minidl import ops
 from minidl.autograd import Tensor
 from minidl.nn import init
@@ -12,14 +14,27 @@ from minidl.window import Padding, Pair, pair
 class Conv2d(Module):
     """2-D convolution.  (N, H, W, in_channels) -> (N, OH, OW, out_channels)
 
-    Learns weight (KH, KW, in_channels/groups, out_channels), He normal, and bias (out_channels,), zeros. Arguments as `ops.conv2d`.
-    ValueError unless groups divides both channel counts.
+    Learns weight (KH, KW, in_channels/groups, out_channels), He normal, and bias (out_channels,), zeros.
+    Arguments as `ops.conv2d`. ValueError unless groups divides both channel counts.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0,
-                 dilation: Pair = 1, groups: int = 1, bias: bool = True, activation: str | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        activation: str | None = None,
+    ) -> None:
         if groups < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(f"Conv2d: groups is {groups}, it must divide in_channels {in_channels} and out_channels {out_channels}")
+            raise ValueError(
+                f"Conv2d: groups is {groups}, it must divide in_channels {in_channels} and out_channels "
+                f"{out_channels}"
+            )
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = pair(kernel_size, "Conv2d", "kernel_size")
         self.stride, self.padding, self.dilation = stride, padding, dilation
@@ -28,12 +43,26 @@ class Conv2d(Module):
         self.bias = Parameter(init.zeros((out_channels,))) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding, dilation=self.dilation,
-                          groups=self.groups, activation=self.activation)
+        return ops.conv2d(
+            x,
+            self.weight,
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            activation=self.activation,
+        )
 
     def options(self) -> str:
         shown = f"{self.in_channels}, {self.out_channels}, {self.kernel_size}"
-        for name, default in (("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1), ("activation", None)):
+        for name, default in (
+            ("stride", 1),
+            ("padding", 0),
+            ("dilation", 1),
+            ("groups", 1),
+            ("activation", None),
+        ):
             if getattr(self, name) != default:
                 shown += f", {name}={getattr(self, name)!r}"
         return shown + ("" if self.bias is not None else ", bias=False")
@@ -60,11 +89,16 @@ class Linear(Module):
 class BatchNorm2d(Module):
     """Batch normalisation.  (N, H, W, num_features) -> the same; see `ops.batch_norm`.
 
-    Learns weight (gamma, ones) and bias (beta, zeros), both (num_features,); keeps running_mean (zeros) and running_var (ones), which move
-    by `momentum` towards each training batch's and are used in evaluation.
+    Learns weight (gamma, ones) and bias (beta, zeros), both (num_features,); keeps running_mean (zeros) and
+    running_var (ones), which move by `momentum` towards each training batch's and are used in evaluation.
     """
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, activation: str | None = None) -> None:
+    running_mean: np.ndarray
+    running_var: np.ndarray
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, activation: str | None = None
+    ) -> None:
         self.num_features, self.eps, self.momentum, self.activation = num_features, eps, momentum, activation
         self.weight = Parameter(init.ones((num_features,)))
         self.bias = Parameter(init.zeros((num_features,)))
@@ -72,9 +106,18 @@ class BatchNorm2d(Module):
         self.register_buffer("running_var", init.ones((num_features,)))
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        return ops.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var,  # type: ignore[attr-defined]
-                              training=self.training, momentum=self.momentum, eps=self.eps, activation=self.activation,
-                              residual=residual)
+        return ops.batch_norm(
+            x,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            training=self.training,
+            momentum=self.momentum,
+            eps=self.eps,
+            activation=self.activation,
+            residual=residual,
+        )
 
     def options(self) -> str:
         shown = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
@@ -84,31 +127,51 @@ class BatchNorm2d(Module):
 class MaxPool2d(Module):
     """Largest of each window.  (N, H, W, C) -> (N, OH, OW, C); see `ops.max_pool2d`."""
 
-    def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0, ceil_mode: bool = False) -> None:
+    def __init__(
+        self, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0, ceil_mode: bool = False
+    ) -> None:
         self.kernel_size, self.padding, self.ceil_mode = kernel_size, padding, ceil_mode
         self.stride = kernel_size if stride is None else stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.max_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding, ceil_mode=self.ceil_mode)
+        return ops.max_pool2d(
+            x, self.kernel_size, stride=self.stride, padding=self.padding, ceil_mode=self.ceil_mode
+        )
 
     def options(self) -> str:
-        return f"{self.kernel_size}, stride={self.stride}, padding={self.padding}" + (", ceil_mode=True" if self.ceil_mode else "")
+        return f"{self.kernel_size}, stride={self.stride}, padding={self.padding}" + (
+            ", ceil_mode=True" if self.ceil_mode else ""
+        )
 
 
 class AvgPool2d(Module):
     """Mean of each window.  (N, H, W, C) -> (N, OH, OW, C); see `ops.avg_pool2d`."""
 
-    def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0, ceil_mode: bool = False,
-                 count_include_pad: bool = True) -> None:
+    def __init__(
+        self,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Padding = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
         self.kernel_size, self.padding, self.ceil_mode = kernel_size, padding, ceil_mode
         self.stride, self.count_include_pad = kernel_size if stride is None else stride, count_include_pad
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.avg_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding, ceil_mode=self.ceil_mode,
-                              count_include_pad=self.count_include_pad)
+        return ops.avg_pool2d(
+            x,
+            self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            ceil_mode=self.ceil_mode,
+            count_include_pad=self.count_include_pad,
+        )
 
     def options(self) -> str:
-        shown = f"{self.kernel_size}, stride={self.stride}, padding={self.padding}" + (", ceil_mode=True" if self.ceil_mode else "")
+        shown = f"{self.kernel_size}, stride={self.stride}, padding={self.padding}" + (
+            ", ceil_mode=True" if self.ceil_mode else ""
+        )
         return shown + ("" if self.count_include_pad else ", count_include_pad=False")
 
 
@@ -133,7 +196,8 @@ class GlobalAvgPool(Module):
 
 
 class Dropout(Module):
-    """Zero each element with probability p in training, scale the others by 1 / (1 - p); identity in evaluation.  Any shape."""
+    """Zero each element with probability p in training, scale the others by 1 / (1 - p); identity in
+    evaluation.  Any shape."""
 
     def __init__(self, p: float = 0.5) -> None:
         if not 0 <= p <= 1:

@@ -1,7 +1,8 @@
 """Module: a function with parameters, made of smaller ones.
 
-A module's parameters, buffers and children are simply its attributes; every walk goes over them in the order they were set, so set
-them in the order they run. Nothing needs `super().__init__()`, and there is no registry beside the attributes themselves.
+A module's parameters, buffers and children are simply its attributes; every walk goes over them in the order
+they were set, so set them in the order they run. Nothing needs `super().__init__()`, and there is no registry
+beside the attributes themselves.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,7 +41,8 @@ class HookHandle:
 class Module:
     """Base of all layers and networks: define `forward`, call the module.
 
-    `training` says which of its two behaviours a layer such as dropout shows; `train()` and `eval()` set it for a whole tree.
+    `training` says which of its two behaviours a layer such as dropout shows; `train()` and `eval()` set it
+    for a whole tree.
     """
 
     training: bool = True
@@ -80,7 +82,8 @@ class Module:
         return (child for _, child in self.named_children())
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """(path, module) of itself ("") and all modules below, a parent before its children; a shared module comes once."""
+        """(path, module) of itself ("") and all modules below, a parent before its children; a shared module
+        comes once."""
         seen: set[int] = set()
         todo: list[tuple[str, Module]] = [(prefix, self)]
         while todo:
@@ -89,7 +92,10 @@ class Module:
                 continue
             seen.add(id(module))
             yield path, module
-            todo += [(f"{path}.{name}" if path else name, child) for name, child in reversed(list(module.named_children()))]
+            todo += [
+                (f"{path}.{name}" if path else name, child)
+                for name, child in reversed(list(module.named_children()))
+            ]
 
     def modules(self) -> "Iterator[Module]":
         """Itself and all modules below."""
@@ -120,7 +126,8 @@ class Module:
                     yield (f"{path}.{name}" if path else name), value
 
     def train(self, mode: bool = True) -> Self:
-        """Set training behaviour (dropout drops, batch norm uses the batch) for the whole tree; returns self."""
+        """Set training behaviour (dropout drops, batch norm uses the batch) for the whole tree; returns
+        self."""
         for module in self.modules():
             module.training = mode
         return self
@@ -135,7 +142,8 @@ class Module:
             parameter.grad = None
 
     def to(self, device: str | None = None, dtype: Any = None) -> Self:
-        """Move parameters and buffers to another device or float dtype, in place; returns self. Build optimisers afterwards."""
+        """Move parameters and buffers to another device or float dtype, in place; returns self. Build
+        optimisers afterwards."""
         if device is not None:
             backend.check_device(device)
         if dtype is not None:
@@ -148,13 +156,16 @@ class Module:
         return self
 
     def _state(self) -> dict[str, np.ndarray]:
-        """Path -> the live array, parameters and buffers of one module together: weight, bias, running_mean, running_var."""
+        """Path -> the live array, parameters and buffers of one module together: weight, bias, running_mean,
+        running_var."""
         state = {}
         for path, module in self.named_modules():
             buffers = module.__dict__.get("_buffer_names", ())
             for name, value in vars(module).items():
                 if isinstance(value, Parameter) or name in buffers:
-                    state[f"{path}.{name}" if path else name] = value.data if isinstance(value, Parameter) else value
+                    state[f"{path}.{name}" if path else name] = (
+                        value.data if isinstance(value, Parameter) else value
+                    )
         return state
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -162,17 +173,22 @@ class Module:
         return {name: np.array(value) for name, value in self._state().items()}
 
     def load_state_dict(self, state: dict[str, np.ndarray], strict: bool = True) -> None:
-        """Copy values into parameters and buffers.  CheckpointError, and no change at all, when a shape differs, or, if `strict`, a
-        name is missing or unexpected."""
+        """Copy values into parameters and buffers.  CheckpointError, and no change at all, when a shape
+        differs, or, if `strict`, a name is missing or unexpected."""
         own = self._state()
         missing, unexpected = [n for n in own if n not in state], [n for n in state if n not in own]
         if strict and (missing or unexpected):
-            raise CheckpointError(f"load_state_dict: missing {_listed(missing)}; unexpected {_listed(unexpected)}. "
-                                  f"Load into the same network, or pass strict=False to take what fits by name")
+            raise CheckpointError(
+                f"load_state_dict: missing {_listed(missing)}; unexpected {_listed(unexpected)}. "
+                f"Load into the same network, or pass strict=False to take what fits by name"
+            )
         for name, value in state.items():
             if name in own and np.shape(value) != own[name].shape:
-                raise CheckpointError(f"load_state_dict: {name} has shape {np.shape(value)} in the state but {own[name].shape} in this "
-                                      f"network")
+                raise CheckpointError(
+                    f"load_state_dict: {name} has shape {np.shape(value)} in the state but "
+                    f"{own[name].shape} in this "
+                    f"network"
+                )
         for name, value in state.items():
             if name in own:
                 own[name][...] = value
@@ -191,7 +207,9 @@ class Module:
 
 def _listed(names: list[str], most: int = 5) -> str:
     """The first few names, and how many more there are."""
-    return (", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")) or "nothing"
+    return (
+        ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    ) or "nothing"
 
 
 def _note_path(error: Exception, module: Module) -> None:
@@ -204,6 +222,8 @@ def _note_path(error: Exception, module: Module) -> None:
     notes = getattr(error, "__notes__", [])
     if source is not None and notes:
         notes.pop()
-    where = f"at {path} in {type(module).__name__}" if path else f"in {type(module).__name__}({module.options()})"
+    where = (
+        f"at {path} in {type(module).__name__}" if path else f"in {type(module).__name__}({module.options()})"
+    )
     error.add_note(where)
     error._minidl_source = (module, path)  # type: ignore[attr-defined]

@@ -13,7 +13,9 @@ def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
         return g
     xp = backend.of(g)
     leading = g.ndim - len(shape)
-    repeated = tuple(range(leading)) + tuple(leading + i for i, n in enumerate(shape) if n == 1 and g.shape[leading + i] != 1)
+    repeated = tuple(range(leading)) + tuple(
+        leading + i for i, n in enumerate(shape) if n == 1 and g.shape[leading + i] != 1
+    )
     return xp.reshape(xp.sum(g, axis=repeated), shape)
 
 
@@ -21,8 +23,11 @@ def check_broadcast(op: str, a: Array, b: Array, names: tuple[str, str] = ("a", 
     """ShapeError unless the two shapes broadcast."""
     for m, n in zip(reversed(a.shape), reversed(b.shape)):
         if m != n and 1 not in (m, n):
-            raise ShapeError(f"{op}: {names[0]} of shape {a.shape} and {names[1]} of shape {b.shape} do not broadcast: axes are "
-                             f"compared from the last one, and {m} meets {n}")
+            raise ShapeError(
+                f"{op}: {names[0]} of shape {a.shape} and {names[1]} of shape {b.shape} do not broadcast: "
+                f"axes are "
+                f"compared from the last one, and {m} meets {n}"
+            )
 
 
 def axes_of(op: str, ndim: int, axis: Any) -> tuple[int, ...]:
@@ -39,16 +44,21 @@ def axes_of(op: str, ndim: int, axis: Any) -> tuple[int, ...]:
 
 
 def check_image(op: str, x: Array, channels: int | None = None, source: str = "") -> None:
-    """ShapeError unless x is a non-empty batch of images (N, H, W, C), with `channels` channels where `source` asks for that."""
+    """ShapeError unless x is a non-empty batch of images (N, H, W, C), with `channels` channels where
+    `source` asks for that."""
     if x.ndim != 4:
         cure = "; a single image needs a batch axis: x.reshape(1, H, W, C)" if x.ndim == 3 else ""
         raise ShapeError(f"{op}: x has shape {x.shape}, it must be (N, H, W, C){cure}")
     if x.shape[0] == 0:
-        raise ShapeError(f"{op}: x has shape {x.shape}: a batch of size 0; drop empty batches before the network")
+        raise ShapeError(
+            f"{op}: x has shape {x.shape}: a batch of size 0; drop empty batches before the network"
+        )
     if 0 in x.shape:
         raise ShapeError(f"{op}: x has shape {x.shape}: an image without pixels or channels")
     if channels is not None and x.shape[3] != channels:
         cure = ""
         if x.shape[1] == channels:
-            cure = ". It looks like (N, C, H, W): minidl's images are channels-last, use x.transpose(0, 2, 3, 1)"
+            cure = (
+                ". It looks like (N, C, H, W): minidl's images are channels-last, use x.transpose(0, 2, 3, 1)"
+            )
         raise ShapeError(f"{op}: x has {x.shape[3]} channels (last axis of {x.shape}) but {source}{cure}")

@@ -1,4 +1,5 @@
-"""Activations and the softmax family. Each keeps its result rather than its input: the gradient is a formula in y."""
+"""Activations and the softmax family. Each keeps its result rather than its input: the gradient is a formula
+in y."""
 
 from typing import Any
 

@@ -1,7 +1,8 @@
-"""Elementwise arithmetic with NumPy's broadcasting: add, sub, mul, div, neg, pow, abs, exp, log, sqrt, maximum, minimum, where, clip.
+"""Elementwise arithmetic with NumPy's broadcasting: add, sub, mul, div, neg, pow, abs, exp, log, sqrt,
+maximum, minimum, where, clip.
 
-An input that was broadcast receives the sum of its gradient over the places it was repeated to. A vjp captures the arrays its formula
-needs and no more: a sum captures shapes alone.
+An input that was broadcast receives the sum of its gradient over the places it was repeated to. A vjp
+captures the arrays its formula needs and no more: a sum captures shapes alone.
 """
 
 from typing import Any

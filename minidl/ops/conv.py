@@ -13,18 +13,30 @@ ACTIVATIONS = (None, "relu")
 
 
 @op
-def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1,
-           groups: int = 1, activation: str | None = None) -> Any:
+def conv2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    activation: str | None = None,
+) -> Any:
     """Cross-correlate images with filters.  (N, H, W, C), (KH, KW, C/groups, F), (F,) -> (N, OH, OW, F)
 
-    y[n,i,j,f] = act(bias[f] + sum over a, b, c of x[n, i*stride - top + a*dilation, j*stride - left + b*dilation, c] * weight[a,b,c,f]),
-    x being 0 outside the image. `padding` is 0, p, (rows, columns), ((top, bottom), (left, right)), "valid" or "same" (TensorFlow's rule).
-    With groups, filters j*F/groups onward read channels j*C/groups onward alone. `activation` "relu" is applied while y is in cache.
-    ShapeError unless x, weight, bias and groups fit; ValueError for an unknown activation.
+    y[n,i,j,f] = act(bias[f] + sum over a, b, c of x[n, i*stride - top + a*dilation, j*stride - left +
+    b*dilation, c] * weight[a,b,c,f]), x being 0 outside the image. `padding` is 0, p, (rows, columns), ((top,
+    bottom), (left, right)), "valid" or "same" (TensorFlow's rule). With groups, filters j*F/groups onward
+    read channels j*C/groups onward alone. `activation` "relu" is applied while y is in cache. ShapeError
+    unless x, weight, bias and groups fit; ValueError for an unknown activation.
     """
     _check(x, weight, bias, groups)
     check_activation("conv2d", activation)
-    geometry = window("conv2d", x.shape[1:3], weight.shape[:2], stride=stride, padding=padding, dilation=dilation)
+    geometry = window(
+        "conv2d", x.shape[1:3], weight.shape[:2], stride=stride, padding=padding, dilation=dilation
+    )
     xp = backend.of(x)
     y = xp.conv2d(x, weight, bias, geometry, groups, activation)
     arriving = shared(lambda g: xp.relu_grad(g, y)) if activation else (lambda g: g)
@@ -52,9 +64,14 @@ def _check(x: Array, weight: Array, bias: Array | None, groups: int) -> None:
         raise ShapeError(f"conv2d: weight has shape {weight.shape}, it must be (KH, KW, C/groups, F)")
     filters = weight.shape[3]
     if groups < 1 or filters % groups:
-        raise ShapeError(f"conv2d: groups is {groups}, it must divide the {filters} filters (last axis of weight {weight.shape})")
+        raise ShapeError(
+            f"conv2d: groups is {groups}, it must divide the {filters} filters (last axis of weight "
+            f"{weight.shape})"
+        )
     channels = weight.shape[2] * groups
     each = f" in each of {groups} groups" if groups > 1 else ""
     check_image("conv2d", x, channels, f"weight takes {weight.shape[2]}{each} (axis 2 of {weight.shape})")
     if bias is not None and bias.shape != (filters,):
-        raise ShapeError(f"conv2d: bias has shape {bias.shape}, it must be ({filters},) for weight {weight.shape}")
+        raise ShapeError(
+            f"conv2d: bias has shape {bias.shape}, it must be ({filters},) for weight {weight.shape}"
+        )

@@ -1,4 +1,5 @@
-"""Dropout. The mask is a function of (seed, stream, call), so the gradient computes it again and nothing is kept."""
+"""Dropout. The mask is a function of (seed, stream, call), so the gradient computes it again and nothing is
+kept."""
 
 from typing import Any
 
@@ -9,10 +10,11 @@ from minidl.backend import Array
 
 @op
 def dropout(x: Array, p: float, *, training: bool) -> Any:
-    """Set each element to 0 with probability p and scale the others by 1 / (1 - p); x itself unless training.  Any shape.
+    """Set each element to 0 with probability p and scale the others by 1 / (1 - p); x itself unless
+    training.  Any shape.
 
-    Masks come from the "dropout" stream: Philox4x32-10, the same on every device.  Srivastava et al. 2014, JMLR 15.
-    ValueError unless 0 <= p <= 1.
+    Masks come from the "dropout" stream: Philox4x32-10, the same on every device.  Srivastava et al. 2014,
+    JMLR 15. ValueError unless 0 <= p <= 1.
     """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is {p}, it must be a probability: 0 <= p <= 1")

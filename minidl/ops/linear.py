@@ -16,11 +16,16 @@ def matmul(a: Array, b: Array) -> Any:
     grad_a = g @ b^T, grad_b = a^T @ g.  ShapeError for fewer than two axes or when the inner ones differ.
     """
     if a.ndim < 2 or b.ndim < 2:
-        raise ShapeError(f"matmul: a has shape {a.shape}, b has {b.shape}; both need at least two axes, reshape vectors to (1, D) "
-                         f"or (D, 1)")
+        raise ShapeError(
+            f"matmul: a has shape {a.shape}, b has {b.shape}; both need at least two axes, reshape vectors "
+            f"to (1, D) "
+            f"or (D, 1)"
+        )
     if a.shape[-1] != b.shape[-2]:
-        raise ShapeError(f"matmul: a has {a.shape[-1]} columns (last axis of {a.shape}) but b has {b.shape[-2]} rows "
-                         f"(axis -2 of {b.shape})")
+        raise ShapeError(
+            f"matmul: a has {a.shape[-1]} columns (last axis of {a.shape}) but b has {b.shape[-2]} rows "
+            f"(axis -2 of {b.shape})"
+        )
     check_broadcast("matmul", a[..., :1, :1], b[..., :1, :1])
     xp, a_shape, b_shape = backend.of(a), a.shape, b.shape
 
@@ -40,13 +45,21 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Any:
     ShapeError unless the shapes fit; images must be flattened first.
     """
     if x.ndim != 2 or weight.ndim != 2:
-        raise ShapeError(f"linear: x has shape {x.shape} and weight {weight.shape}; they must be (N, D_in) and (D_in, D_out). "
-                         f"Flatten images first (ops.flatten)")
+        raise ShapeError(
+            f"linear: x has shape {x.shape} and weight {weight.shape}; they must be (N, D_in) and (D_in, "
+            f"D_out). "
+            f"Flatten images first (ops.flatten)"
+        )
     if x.shape[1] != weight.shape[0]:
-        raise ShapeError(f"linear: x has {x.shape[1]} features (last axis of {x.shape}) but weight takes {weight.shape[0]} "
-                         f"(axis 0 of {weight.shape})")
+        raise ShapeError(
+            f"linear: x has {x.shape[1]} features (last axis of {x.shape}) but weight takes "
+            f"{weight.shape[0]} "
+            f"(axis 0 of {weight.shape})"
+        )
     if bias is not None and bias.shape != (weight.shape[1],):
-        raise ShapeError(f"linear: bias has shape {bias.shape}, it must be ({weight.shape[1]},) for weight {weight.shape}")
+        raise ShapeError(
+            f"linear: bias has shape {bias.shape}, it must be ({weight.shape[1]},) for weight {weight.shape}"
+        )
     xp = backend.of(x)
 
     def grad_x(g: Array) -> Array:

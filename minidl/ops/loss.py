@@ -13,30 +13,46 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 @op
-def cross_entropy(logits: Array, labels: Any, *, label_smoothing: float = 0.0, reduction: str = "mean",
-                  ignore_index: int | None = None, class_weight: Any = None) -> Any:
-    """-log of the probability that softmax(logits) gives to each label.  (N, K), (N,) -> one number, or (N,) with reduction "none"
+def cross_entropy(
+    logits: Array,
+    labels: Any,
+    *,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    class_weight: Any = None,
+) -> Any:
+    """-log of the probability that softmax(logits) gives to each label.  (N, K), (N,) -> one number, or (N,)
+    with reduction "none"
 
-    With smoothing s and class weights w the target is q_k = w_k ((1 - s) [k = label] + s / K) and the loss -sum_k q_k log p_k. "mean"
-    divides by the sum of the labels' weights, as PyTorch does; rows whose label is `ignore_index` count for nothing.
-    grad_logits = p * sum_k q_k - q.  Szegedy et al. 2016, arXiv:1512.00567, section 7 (smoothing).
-    ShapeError, DTypeError or DataError for labels that do not fit; ValueError for a bad option.
+    With smoothing s and class weights w the target is q_k = w_k ((1 - s) [k = label] + s / K) and the loss
+    -sum_k q_k log p_k. "mean" divides by the sum of the labels' weights, as PyTorch does; rows whose label is
+    `ignore_index` count for nothing. grad_logits = p * sum_k q_k - q.  Szegedy et al. 2016, arXiv:1512.00567,
+    section 7 (smoothing). ShapeError, DTypeError or DataError for labels that do not fit; ValueError for a
+    bad option.
     """
     counted = check_labels("cross_entropy", logits, labels, ignore_index)
     if reduction not in REDUCTIONS:
-        raise ValueError(f"cross_entropy: reduction is {reduction!r}; it may be {', '.join(map(repr, REDUCTIONS))}")
+        raise ValueError(
+            f"cross_entropy: reduction is {reduction!r}; it may be {', '.join(map(repr, REDUCTIONS))}"
+        )
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing is {label_smoothing}, it must lie in 0 .. 1")
     xp, k = backend.of(logits), logits.shape[1]
     weight = np.ones(k, logits.dtype) if class_weight is None else np.asarray(class_weight, logits.dtype)
     if weight.shape != (k,):
-        raise ShapeError(f"cross_entropy: class_weight has shape {weight.shape}, it must be ({k},) for logits {logits.shape}")
+        raise ShapeError(
+            f"cross_entropy: class_weight has shape {weight.shape}, it must be ({k},) for logits "
+            f"{logits.shape}"
+        )
     losses, slope, weights = xp.cross_entropy(logits, np.asarray(labels), counted, weight, label_smoothing)
     if reduction == "none":
-        return losses, (lambda g: xp.mul(slope, xp.reshape(g, (-1, 1))), )
+        return losses, (lambda g: xp.mul(slope, xp.reshape(g, (-1, 1))),)
     total = float(weights.sum()) if reduction == "mean" else 1.0
     if total == 0:
-        raise DataError(f"cross_entropy: all {len(losses)} labels are ignored or have weight 0, there is no mean to take")
+        raise DataError(
+            f"cross_entropy: all {len(losses)} labels are ignored or have weight 0, there is no mean to take"
+        )
 
     def grad_logits(g: Array) -> Array:
         return xp.mul(slope, xp.div(g, total))
@@ -45,21 +61,31 @@ def cross_entropy(logits: Array, labels: Any, *, label_smoothing: float = 0.0, r
 
 
 def check_labels(op_name: str, logits: Array, labels: Any, ignore_index: int | None = None) -> np.ndarray:
-    """Which rows count (all but those labelled `ignore_index`).  An error unless labels are N integers in 0 .. K-1."""
+    """Which rows count (all but those labelled `ignore_index`).  An error unless labels are N integers in 0
+    .. K-1."""
     if logits.ndim != 2:
         raise ShapeError(f"{op_name}: logits have shape {logits.shape}, they must be (N, K)")
     n, k = logits.shape
     if n == 0:
-        raise ShapeError(f"{op_name}: logits have shape {logits.shape}: a batch of size 0 has no loss; drop empty batches")
+        raise ShapeError(
+            f"{op_name}: logits have shape {logits.shape}: a batch of size 0 has no loss; drop empty batches"
+        )
     numbers = np.asarray(labels)
     if numbers.dtype.kind not in "iu":
-        raise DTypeError(f"{op_name}: labels are {numbers.dtype}, they must be integers (class numbers 0 .. {k - 1}); "
-                         f"use labels.astype('int64'), or argmax(1) of one-hot rows")
+        raise DTypeError(
+            f"{op_name}: labels are {numbers.dtype}, they must be integers (class numbers 0 .. {k - 1}); "
+            f"use labels.astype('int64'), or argmax(1) of one-hot rows"
+        )
     if numbers.shape != (n,):
-        raise ShapeError(f"{op_name}: labels have shape {numbers.shape}, they must be ({n},) for logits {logits.shape}")
+        raise ShapeError(
+            f"{op_name}: labels have shape {numbers.shape}, they must be ({n},) for logits {logits.shape}"
+        )
     counted = np.ones(n, bool) if ignore_index is None else numbers != ignore_index
     wrong = counted & ((numbers < 0) | (numbers >= k))
     if wrong.any():
         row = int(wrong.argmax())
-        raise DataError(f"{op_name}: labels[{row}] is {numbers[row]}, it must lie in 0 .. {k - 1} for {k} classes (logits {logits.shape})")
+        raise DataError(
+            f"{op_name}: labels[{row}] is {numbers[row]}, it must lie in 0 .. {k - 1} for {k} classes "
+            f"(logits {logits.shape})"
+        )
     return counted

@@ -1,4 +1,5 @@
-"""Pooling over windows and over whole images. Gradients need the winner's place (max) or the geometry alone (averages)."""
+"""Pooling over windows and over whole images. Gradients need the winner's place (max) or the geometry alone
+(averages)."""
 
 from typing import Any
 
@@ -11,11 +12,14 @@ from minidl.window import Padding, Pair, Window, pair, window
 
 
 @op
-def max_pool2d(x: Array, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0, ceil_mode: bool = False) -> Any:
+def max_pool2d(
+    x: Array, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0, ceil_mode: bool = False
+) -> Any:
     """The largest of each window, per channel.  (N, H, W, C) -> (N, OH, OW, C)
 
-    Padding never wins. Of equal maxima the first in row-major order receives the gradient. `stride` is the kernel size by default;
-    `ceil_mode` keeps a last window that hangs over the edge, if it starts inside the image or its top/left padding.
+    Padding never wins. Of equal maxima the first in row-major order receives the gradient. `stride` is the
+    kernel size by default; `ceil_mode` keeps a last window that hangs over the edge, if it starts inside the
+    image or its top/left padding.
     """
     geometry = _window("max_pool2d", x, kernel_size, stride, padding, ceil_mode)
     xp = backend.of(x)
@@ -28,12 +32,19 @@ def max_pool2d(x: Array, kernel_size: Pair, *, stride: Pair | None = None, paddi
 
 
 @op
-def avg_pool2d(x: Array, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0, ceil_mode: bool = False,
-               count_include_pad: bool = True) -> Any:
+def avg_pool2d(
+    x: Array,
+    kernel_size: Pair,
+    *,
+    stride: Pair | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
     """The mean of each window, per channel.  (N, H, W, C) -> (N, OH, OW, C)
 
-    With `count_include_pad` padding counts as zeros (PyTorch, Caffe); without, only real pixels are averaged (TensorFlow). What a
-    last window of `ceil_mode` covers beyond the padding never counts.
+    With `count_include_pad` padding counts as zeros (PyTorch, Caffe); without, only real pixels are averaged
+    (TensorFlow). What a last window of `ceil_mode` covers beyond the padding never counts.
     """
     geometry = _window("avg_pool2d", x, kernel_size, stride, padding, ceil_mode)
     xp = backend.of(x)
@@ -48,7 +59,8 @@ def avg_pool2d(x: Array, kernel_size: Pair, *, stride: Pair | None = None, paddi
 def adaptive_avg_pool2d(x: Array, output_size: Pair) -> Any:
     """Means over output_size bins that cover the image evenly.  (N, H, W, C) -> (N, OH, OW, C)
 
-    Bin i reaches from floor(i * H / OH) up to ceil((i + 1) * H / OH), so bins overlap where H is no multiple of OH (PyTorch's rule).
+    Bin i reaches from floor(i * H / OH) up to ceil((i + 1) * H / OH), so bins overlap where H is no multiple
+    of OH (PyTorch's rule).
     """
     check_image("adaptive_avg_pool2d", x)
     xp, size, output = backend.of(x), x.shape[1:3], pair(output_size, "adaptive_avg_pool2d", "output_size")
@@ -71,13 +83,24 @@ def global_avg_pool(x: Array) -> Any:
     return xp.global_avg_pool(x), (grad_x,)
 
 
-def _window(op_name: str, x: Array, kernel_size: Pair, stride: Pair | None, padding: Padding, ceil_mode: bool) -> Window:
+def _window(
+    op_name: str, x: Array, kernel_size: Pair, stride: Pair | None, padding: Padding, ceil_mode: bool
+) -> Window:
     """The checked geometry.  ShapeError where a window could lie in the padding altogether."""
     check_image(op_name, x)
-    geometry = window(op_name, x.shape[1:3], kernel_size, stride=kernel_size if stride is None else stride, padding=padding,
-                      ceil_mode=ceil_mode)
+    geometry = window(
+        op_name,
+        x.shape[1:3],
+        kernel_size,
+        stride=kernel_size if stride is None else stride,
+        padding=padding,
+        ceil_mode=ceil_mode,
+    )
     for k, sides in zip(geometry.kernel, geometry.padding):
         if max(sides) >= k:
-            raise ShapeError(f"{op_name}: padding {geometry.padding} must be smaller than kernel_size {geometry.kernel}, or a window "
-                             f"would hold nothing but padding")
+            raise ShapeError(
+                f"{op_name}: padding {geometry.padding} must be smaller than kernel_size {geometry.kernel}, "
+                f"or a window "
+                f"would hold nothing but padding"
+            )
     return geometry

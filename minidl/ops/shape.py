@@ -19,7 +19,9 @@ def reshape(x: Array, shape: Any) -> Any:
     wanted = (shape,) if isinstance(shape, int) else tuple(shape)
     known = prod(n for n in wanted if n != -1)
     if wanted.count(-1) > 1 or (x.size % known if -1 in wanted and known else known != x.size):
-        raise ShapeError(f"reshape: x of shape {x.shape} has {x.size} elements, they do not fit shape {wanted}")
+        raise ShapeError(
+            f"reshape: x of shape {x.shape} has {x.size} elements, they do not fit shape {wanted}"
+        )
     xp, before = backend.of(x), x.shape
 
     def grad_x(g: Array) -> Array:
@@ -57,7 +59,8 @@ def transpose(x: Array, axes: Any = None) -> Any:
 
 
 def concat(tensors: Sequence[Any], axis: int = -1) -> Tensor:
-    """Tensors behind one another along an axis, the channels by default.  ShapeError unless all other axes agree."""
+    """Tensors behind one another along an axis, the channels by default.  ShapeError unless all other axes
+    agree."""
     if len(tensors) == 0:
         raise ShapeError("concat: no tensors given")
     return _concat(*tensors, axis=axis)
@@ -68,9 +71,14 @@ def _concat(*arrays: Array, axis: int) -> Any:
     first = arrays[0]
     (axis,) = axes_of("concat", first.ndim, axis)
     for i, a in enumerate(arrays):
-        if a.ndim != first.ndim or any(m != n for d, (m, n) in enumerate(zip(a.shape, first.shape)) if d != axis):
-            raise ShapeError(f"concat: tensor {i} has shape {a.shape}, tensor 0 has {first.shape}; they must agree on every axis "
-                             f"but axis {axis}")
+        if a.ndim != first.ndim or any(
+            m != n for d, (m, n) in enumerate(zip(a.shape, first.shape)) if d != axis
+        ):
+            raise ShapeError(
+                f"concat: tensor {i} has shape {a.shape}, tensor 0 has {first.shape}; they must agree on "
+                f"every axis "
+                f"but axis {axis}"
+            )
     ends = np.cumsum([a.shape[axis] for a in arrays]).tolist()
     xp, lead = backend.of(first), (slice(None),) * axis
 
@@ -85,7 +93,9 @@ def pad(x: Array, widths: Any, *, value: float = 0.0) -> Any:
     """x inside a frame of `value`; `widths` is ((before, after), ...), one pair per axis, as in np.pad."""
     pairs = tuple(tuple(int(n) for n in pair) for pair in widths)
     if len(pairs) != x.ndim or any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
-        raise ShapeError(f"pad: widths {widths} must hold a pair (before, after) >= 0 for each axis of x, shape {x.shape}")
+        raise ShapeError(
+            f"pad: widths {widths} must hold a pair (before, after) >= 0 for each axis of x, shape {x.shape}"
+        )
     xp = backend.of(x)
     inside = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, pairs))
 
@@ -97,7 +107,8 @@ def pad(x: Array, widths: Any, *, value: float = 0.0) -> Any:
 
 @op
 def getitem(x: Array, index: Any) -> Any:
-    """x[index], with NumPy's rules: slices and integers give a view, index arrays a copy.  IndexError outside x."""
+    """x[index], with NumPy's rules: slices and integers give a view, index arrays a copy.  IndexError outside
+    x."""
     xp, shape = backend.of(x), x.shape
 
     def grad_x(g: Array) -> Array:

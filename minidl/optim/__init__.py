@@ -11,5 +11,19 @@ from minidl.optim.rmsprop import RMSprop
 from minidl.optim.schedule import CosineLR, ExponentialLR, OneCycleLR, Schedule, StepLR, Warmup
 from minidl.optim.sgd import SGD
 
-__all__ = ["EMA", "SGD", "Adam", "AdamW", "CosineLR", "ExponentialLR", "OneCycleLR", "Optimizer", "RMSprop",
-           "Schedule", "StepLR", "Warmup", "clip_grad_norm", "clip_grad_value"]
+__all__ = [
+    "EMA",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "CosineLR",
+    "ExponentialLR",
+    "OneCycleLR",
+    "Optimizer",
+    "RMSprop",
+    "Schedule",
+    "StepLR",
+    "Warmup",
+    "clip_grad_norm",
+    "clip_grad_value",
+]

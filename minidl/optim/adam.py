@@ -25,8 +25,14 @@ class Adam(Optimizer):
 
     hyper = ("lr", "beta1", "beta2", "eps", "weight_decay")
 
-    def __init__(self, params: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
         super().__init__(params, lr)
         self.beta1 = number(self.name, "betas[0]", betas[0], below=1.0)
         self.beta2 = number(self.name, "betas[1]", betas[1], below=1.0)
@@ -37,8 +43,17 @@ class Adam(Optimizer):
         return {"mean": 0.0, "mean_square": 0.0}
 
     def update(self, p: Array, g: Array, slots: dict[str, Array], step: int) -> None:
-        backend.of(p).adam_update(p, g, **slots, lr=self.lr, beta1=self.beta1, beta2=self.beta2,
-                                  eps=self.eps, weight_decay=self.weight_decay, step=step)
+        backend.of(p).adam_update(
+            p,
+            g,
+            **slots,
+            lr=self.lr,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            step=step,
+        )
 
 
 class AdamW(Adam):
@@ -47,10 +62,25 @@ class AdamW(Adam):
     Loshchilov and Hutter 2017, arXiv:1711.05101, Algorithm 2, with lr as the factor of both, as in PyTorch.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8, weight_decay: float = 1e-2) -> None:
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
 
     def update(self, p: Array, g: Array, slots: dict[str, Array], step: int) -> None:
-        backend.of(p).adamw_update(p, g, **slots, lr=self.lr, beta1=self.beta1, beta2=self.beta2,
-                                   eps=self.eps, weight_decay=self.weight_decay, step=step)
+        backend.of(p).adamw_update(
+            p,
+            g,
+            **slots,
+            lr=self.lr,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            step=step,
+        )

@@ -111,18 +111,22 @@ class Optimizer(ABC):
         wanted = self.slots()
         for name, start in wanted.items():
             if name not in self._slots:
-                self._slots[name] = [backend.asarray(np.full(p.shape, start, p.dtype), p.device)
-                                     for p in self.params]
+                self._slots[name] = [
+                    backend.asarray(np.full(p.shape, start, p.dtype), p.device) for p in self.params
+                ]
         return {name: self._slots[name] for name in wanted}
 
     def _check_fit(self, i: int, p: Array, others: dict[str, Array]) -> None:
         for what, array in others.items():
             if array.shape != p.shape:
-                raise ShapeError(f"{self.name}.step: parameter {i} has shape {p.shape} "
-                                 f"but {what} has {array.shape}")
+                raise ShapeError(
+                    f"{self.name}.step: parameter {i} has shape {p.shape} but {what} has {array.shape}"
+                )
             if array.dtype != p.dtype:
-                raise DTypeError(f"{self.name}.step: parameter {i} is {p.dtype} but {what} is {array.dtype}; "
-                                 f"cast the model before the optimiser's first step")
+                raise DTypeError(
+                    f"{self.name}.step: parameter {i} is {p.dtype} but {what} is {array.dtype}; "
+                    f"cast the model before the optimiser's first step"
+                )
 
 
 def tensors(params: Iterable[Tensor], where: str) -> list[Tensor]:
@@ -132,8 +136,9 @@ def tensors(params: Iterable[Tensor], where: str) -> list[Tensor]:
     result = list(params)
     for i, p in enumerate(result):
         if not isinstance(p, Tensor):
-            raise TypeError(f"{where}: params[{i}] is a {type(p).__name__}, not a Tensor; "
-                            f"give model.parameters()")
+            raise TypeError(
+                f"{where}: params[{i}] is a {type(p).__name__}, not a Tensor; give model.parameters()"
+            )
     return result
 
 
@@ -147,8 +152,10 @@ def trainable(params: Iterable[Tensor], where: str) -> list[Tensor]:
         if not p.requires_grad:
             raise ValueError(f"{where}: params[{i}] of shape {p.shape} does not require a gradient")
         if id(p) in places:
-            raise ValueError(f"{where}: params[{i}] and params[{places[id(p)]}] are the same Tensor; "
-                             f"it would be updated twice")
+            raise ValueError(
+                f"{where}: params[{i}] and params[{places[id(p)]}] are the same Tensor; "
+                f"it would be updated twice"
+            )
         places[id(p)] = i
     return result
 
@@ -179,8 +186,10 @@ def check_keys(state: Mapping[str, Any], expected: list[str], where: str) -> Non
     for text, keys in (("lacks", missing), ("has the unknown", unexpected)):
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise CheckpointError(f"{where}: the state {text} {', '.join(map(repr, keys[:3]))}{more}; "
-                                  f"was it made for other parameters or options?")
+            raise CheckpointError(
+                f"{where}: the state {text} {', '.join(map(repr, keys[:3]))}{more}; "
+                f"was it made for other parameters or options?"
+            )
 
 
 def read_number(state: Mapping[str, Any], key: str, like: Any, where: str) -> Any:

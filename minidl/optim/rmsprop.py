@@ -24,8 +24,15 @@ class RMSprop(Optimizer):
 
     hyper = ("lr", "decay", "momentum", "eps", "weight_decay")
 
-    def __init__(self, params: Iterable[Tensor], lr: float, decay: float = 0.9, momentum: float = 0.0,
-                 eps: float = 1e-10, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        decay: float = 0.9,
+        momentum: float = 0.0,
+        eps: float = 1e-10,
+        weight_decay: float = 0.0,
+    ) -> None:
         super().__init__(params, lr)
         self.decay = number("RMSprop", "decay", decay, below=1.0)
         self.momentum = number("RMSprop", "momentum", momentum)
@@ -36,6 +43,14 @@ class RMSprop(Optimizer):
         return {"mean_square": 1.0} | ({"velocity": 0.0} if self.momentum else {})
 
     def update(self, p: Array, g: Array, slots: dict[str, Array], step: int) -> None:
-        backend.of(p).rmsprop_update(p, g, slots["mean_square"], slots.get("velocity"), lr=self.lr,
-                                     decay=self.decay, momentum=self.momentum, eps=self.eps,
-                                     weight_decay=self.weight_decay)
+        backend.of(p).rmsprop_update(
+            p,
+            g,
+            slots["mean_square"],
+            slots.get("velocity"),
+            lr=self.lr,
+            decay=self.decay,
+            momentum=self.momentum,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+        )

@@ -72,8 +72,9 @@ class Schedule(ABC):
 class StepLR(Schedule):
     """lr = base_lr * gamma ** (count // step_size): a drop every step_size epochs."""
 
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, *,
-                 per: Per = "epoch") -> None:
+    def __init__(
+        self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, *, per: Per = "epoch"
+    ) -> None:
         self.step_size = _whole("StepLR", "step_size", step_size)
         self.gamma = number("StepLR", "gamma", gamma)
         super().__init__(optimizer, per)
@@ -88,8 +89,15 @@ class ExponentialLR(Schedule):
     The defaults, 0.94 every two epochs, are those of Szegedy et al. 2015, arXiv:1512.00567, section 8.
     """
 
-    def __init__(self, optimizer: Optimizer, gamma: float = 0.94, step_size: int = 2, *,
-                 staircase: bool = True, per: Per = "epoch") -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        gamma: float = 0.94,
+        step_size: int = 2,
+        *,
+        staircase: bool = True,
+        per: Per = "epoch",
+    ) -> None:
         self.gamma = number("ExponentialLR", "gamma", gamma)
         self.step_size = _whole("ExponentialLR", "step_size", step_size)
         self.staircase = staircase
@@ -107,8 +115,9 @@ class CosineLR(Schedule):
     Loshchilov and Hutter 2016, arXiv:1608.03983, equation 5, without restarts.
     """
 
-    def __init__(self, optimizer: Optimizer, total_steps: int, min_lr: float = 0.0, *,
-                 per: Per = "step") -> None:
+    def __init__(
+        self, optimizer: Optimizer, total_steps: int, min_lr: float = 0.0, *, per: Per = "step"
+    ) -> None:
         self.total_steps = _whole("CosineLR", "total_steps", total_steps)
         self.min_lr = number("CosineLR", "min_lr", min_lr)
         super().__init__(optimizer, per)
@@ -125,8 +134,17 @@ class OneCycleLR(Schedule):
     Smith and Topin 2017, arXiv:1708.07120, with cosines for the paper's straight lines.
     """
 
-    def __init__(self, optimizer: Optimizer, max_lr: float, total_steps: int, *, warmup_fraction: float = 0.3,
-                 start_factor: float = 1 / 25, end_factor: float = 1e-4, per: Per = "step") -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float,
+        total_steps: int,
+        *,
+        warmup_fraction: float = 0.3,
+        start_factor: float = 1 / 25,
+        end_factor: float = 1e-4,
+        per: Per = "step",
+    ) -> None:
         self.max_lr = number("OneCycleLR", "max_lr", max_lr)
         self.total_steps = _whole("OneCycleLR", "total_steps", total_steps)
         self.warmup_fraction = number("OneCycleLR", "warmup_fraction", warmup_fraction, below=1.0)
@@ -152,13 +170,22 @@ class Warmup(Schedule):
     Goyal et al. 2017, arXiv:1706.02677, section 2.2.
     """
 
-    def __init__(self, optimizer: Optimizer, steps: int, after: Schedule | None = None,
-                 start_factor: float = 0.0, *, per: Per = "step") -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        steps: int,
+        after: Schedule | None = None,
+        start_factor: float = 0.0,
+        *,
+        per: Per = "step",
+    ) -> None:
         if after is not None and after.optimizer is not optimizer:
             raise ValueError(f"Warmup: after={after.name} was made for another optimiser")
         if after is not None and after.per != per:
-            raise ValueError(f'Warmup: it counts per="{per}" but after={after.name} per="{after.per}"; '
-                             f"give both the same per")
+            raise ValueError(
+                f'Warmup: it counts per="{per}" but after={after.name} per="{after.per}"; '
+                f"give both the same per"
+            )
         self.steps = _whole("Warmup", "steps", steps)
         self.after = after
         self.start_factor = number("Warmup", "start_factor", start_factor)
@@ -178,7 +205,7 @@ class Warmup(Schedule):
         self._read(state)
         if self.after:
             own = "after."
-            self.after.load_state_dict({key[len(own):]: state[key] for key in state if key.startswith(own)})
+            self.after.load_state_dict({key[len(own) :]: state[key] for key in state if key.startswith(own)})
         super().load_state_dict(state)
 
     def _go_to(self, count: int) -> None:

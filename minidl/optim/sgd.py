@@ -22,8 +22,14 @@ class SGD(Optimizer):
 
     hyper = ("lr", "momentum", "weight_decay", "nesterov")
 
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.0, weight_decay: float = 0.0,
-                 nesterov: bool = False) -> None:
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
         super().__init__(params, lr)
         self.momentum = number("SGD", "momentum", momentum)
         self.weight_decay = number("SGD", "weight_decay", weight_decay)
@@ -35,5 +41,12 @@ class SGD(Optimizer):
         return {"velocity": 0.0} if self.momentum else {}
 
     def update(self, p: Array, g: Array, slots: dict[str, Array], step: int) -> None:
-        backend.of(p).sgd_update(p, g, slots.get("velocity"), lr=self.lr, momentum=self.momentum,
-                                 weight_decay=self.weight_decay, nesterov=self.nesterov)
+        backend.of(p).sgd_update(
+            p,
+            g,
+            slots.get("velocity"),
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )

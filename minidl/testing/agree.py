@@ -95,6 +95,7 @@ def gamma(n: float, u: float) -> float:
 
 # --- the bounds: (u, the op's arguments) -> largest error per output element --------------------------------
 
+
 def _exact(u: float, *inputs: Any, **options: Any) -> float:
     """Values are moved or chosen, never computed."""
     return 0.0
@@ -125,8 +126,15 @@ def _linear(u: float, x: Array, weight: Array, bias: Array | None = None) -> Arr
     )
 
 
-def _conv2d(u: float, x: Array, weight: Array, bias: Array | None = None, *, activation: str | None = None,
-            **geometry: Any) -> Array:
+def _conv2d(
+    u: float,
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    activation: str | None = None,
+    **geometry: Any,
+) -> Array:
     """An activation has slopes of at most 1: it does not enlarge the error that arrives, and adds its own."""
     terms = int(np.prod(weight.shape[:3])) + 1
     sizes = reference.conv2d(np.abs(x), np.abs(weight), None if bias is None else np.abs(bias), **geometry)
@@ -229,8 +237,21 @@ def _cross_entropy(
 
 
 EXACT = (
-    "neg", "abs", "maximum", "minimum", "where", "clip", "relu", "max", "max_pool2d",
-    "reshape", "transpose", "flatten", "concat", "pad", "getitem",
+    "neg",
+    "abs",
+    "maximum",
+    "minimum",
+    "where",
+    "clip",
+    "relu",
+    "max",
+    "max_pool2d",
+    "reshape",
+    "transpose",
+    "flatten",
+    "concat",
+    "pad",
+    "getitem",
 )
 BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(EXACT, _exact),

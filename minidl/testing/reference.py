@@ -20,6 +20,7 @@ Span = tuple[int, int]  # (before, after), or a pair (rows, columns)
 
 # --- element by element -------------------------------------------------------------------------------------
 
+
 def _elementwise(formula: Callable[..., float], *arrays: Any) -> Array:
     """formula(a, b, ...) for every element of the arrays, broadcast against each other."""
     together = np.broadcast(*(np.asarray(array, np.float64) for array in arrays))
@@ -53,7 +54,7 @@ def neg(x: Any) -> Array:
 
 def pow(a: Any, b: Any) -> Array:
     """a ** b"""
-    return _elementwise(lambda p, q: p ** q, a, b)
+    return _elementwise(lambda p, q: p**q, a, b)
 
 
 def abs(x: Any) -> Array:
@@ -114,6 +115,7 @@ def tanh(x: Any) -> Array:
 
 # --- shapes -------------------------------------------------------------------------------------------------
 
+
 def reshape(x: Any, shape: Sequence[int]) -> Array:
     """The same elements, in memory order, in another shape."""
     return np.array(list(np.asarray(x, np.float64).flat)).reshape(shape)
@@ -157,6 +159,7 @@ def getitem(x: Any, index: Any) -> Array:
 
 
 # --- sums and products --------------------------------------------------------------------------------------
+
 
 def _reduce(
     formula: Callable[[Iterable[float]], float], x: Any, axis: int | Sequence[int] | None, keepdims: bool
@@ -218,6 +221,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 # --- windows ------------------------------------------------------------------------------------------------
+
 
 def _pair(value: Any) -> Span:
     """p or (rows, columns) as (rows, columns)."""
@@ -281,9 +285,7 @@ def conv2d(
     (sh, sw), (dh, dw) = _pair(stride), _pair(dilation)
     rows, columns = _sides((h, w), (kh, kw), (sh, sw), (dh, dw), padding)
     padded = pad(x, ((0, 0), rows, columns, (0, 0)))
-    down = [
-        slice(s + rows[0], s + rows[0] + kh * dh, dh) for s in _starts(h, rows, kh, sh, dh, False)
-    ]
+    down = [slice(s + rows[0], s + rows[0] + kh * dh, dh) for s in _starts(h, rows, kh, sh, dh, False)]
     along = [
         slice(s + columns[0], s + columns[0] + kw * dw, dw) for s in _starts(w, columns, kw, sw, dw, False)
     ]
@@ -299,8 +301,14 @@ def _activate(x: Array, activation: str | None) -> Array:
     return x if activation is None else {"relu": relu, "sigmoid": sigmoid, "tanh": tanh}[activation](x)
 
 
-def _pool(formula: Callable[[list[float], int], float], x: Any, kernel_size: Any, stride: Any, padding: Any,
-          ceil_mode: bool) -> Array:
+def _pool(
+    formula: Callable[[list[float], int], float],
+    x: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: bool,
+) -> Array:
     """formula(elements inside the image, how many the window covers with padding), per window and channel."""
     x = np.asarray(x, np.float64)
     n, h, w, c = x.shape
@@ -312,7 +320,9 @@ def _pool(formula: Callable[[list[float], int], float], x: Any, kernel_size: Any
     for image, i, j, channel in np.ndindex(y.shape):
         bottom = min(tops[i] + kh, h + rows[1])  # in ceil mode the last window may hang over the padding too
         right = min(lefts[j] + kw, w + columns[1])
-        inside = x[image, larger(tops[i], 0):larger(bottom, 0), larger(lefts[j], 0):larger(right, 0), channel]
+        inside = x[
+            image, larger(tops[i], 0) : larger(bottom, 0), larger(lefts[j], 0) : larger(right, 0), channel
+        ]
         y[image, i, j, channel] = formula(inside.ravel().tolist(), (bottom - tops[i]) * (right - lefts[j]))
     return y
 
@@ -324,11 +334,24 @@ def max_pool2d(
     return _pool(lambda inside, _: larger(inside), x, kernel_size, stride, padding, ceil_mode)
 
 
-def avg_pool2d(x: Any, kernel_size: Any, *, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-               count_include_pad: bool = True) -> Array:
+def avg_pool2d(
+    x: Any,
+    kernel_size: Any,
+    *,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Array:
     """The sum of each window by what it covers, with or without padding.  (N, H, W, C) -> (N, OH, OW, C)"""
-    return _pool(lambda inside, covered: math.fsum(inside) / (covered if count_include_pad else len(inside)),
-                 x, kernel_size, stride, padding, ceil_mode)
+    return _pool(
+        lambda inside, covered: math.fsum(inside) / (covered if count_include_pad else len(inside)),
+        x,
+        kernel_size,
+        stride,
+        padding,
+        ceil_mode,
+    )
 
 
 def adaptive_avg_pool2d(x: Any, output_size: Any) -> Array:
@@ -353,6 +376,7 @@ def global_avg_pool(x: Any) -> Array:
 
 
 # --- normalisation ------------------------------------------------------------------------------------------
+
 
 def batch_norm(
     x: Any,
@@ -403,8 +427,9 @@ def running_statistics(
     return new_mean, new_var
 
 
-def local_response_norm(x: Any, size: int, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0,
-                        divide_alpha: bool = True) -> Array:
+def local_response_norm(
+    x: Any, size: int, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, divide_alpha: bool = True
+) -> Array:
     """Divide by a power of the energy in the neighbouring channels.  (N, ..., C) -> (N, ..., C)
 
     y[..., c] = x[..., c] / (k + a * sum of squares over the `size` channels around c) ** beta
@@ -423,6 +448,7 @@ def local_response_norm(x: Any, size: int, *, alpha: float = 1e-4, beta: float =
 
 # --- classification -----------------------------------------------------------------------------------------
 
+
 def softmax(x: Any, axis: int = -1) -> Array:
     """exp(x) / sum of exp(x) along `axis`."""
     powers = exp(_below_largest(x, axis))
@@ -440,8 +466,15 @@ def _below_largest(x: Any, axis: int) -> Array:
     return sub(x, max(x, axis, keepdims=True))
 
 
-def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, reduction: str = "mean",
-                  ignore_index: int | None = None, class_weight: Any = None) -> Array:
+def cross_entropy(
+    logits: Any,
+    labels: Any,
+    *,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    class_weight: Any = None,
+) -> Array:
     """The loss per image, their sum, or their mean.  (N, K), (N,) -> (N,) or ()
 
     For image n with label t, s = label_smoothing, w = class_weight, p = softmax(logits):
@@ -466,6 +499,7 @@ def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, red
 
 # --- dropout ------------------------------------------------------------------------------------------------
 
+
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
     """Philox4x32-10: four random 32-bit words from four words of counter and two of key.
 
@@ -487,6 +521,7 @@ def dropout_mask(shape: Sequence[int], p: float, *, seed: int, stream: int, call
     Element e takes word e % 4 of Philox with key (seed, stream) and counter (e // 4, call), both as (low,
     high) words.
     """
+
     def word(element: int) -> int:
         block = element // 4
         counter = (block % 2**32, block >> 32, call % 2**32, call >> 32)

@@ -74,9 +74,15 @@ def _sketch(value: Any) -> str:
 
 # --- arrays -------------------------------------------------------------------------------------------------
 
+
 @st.composite
-def arrays(draw: Draw, shape: Shape | st.SearchStrategy[Shape], *, dtype: Any = np.float64,
-           values: Sequence[str] = ("normal",)) -> Array:
+def arrays(
+    draw: Draw,
+    shape: Shape | st.SearchStrategy[Shape],
+    *,
+    dtype: Any = np.float64,
+    values: Sequence[str] = ("normal",),
+) -> Array:
     """An array of `shape`; its values are one of the kinds in `VALUES`: normal, ties, offset, positive."""
     shape = draw(shape) if isinstance(shape, st.SearchStrategy) else shape
     kind = draw(st.sampled_from(values))
@@ -90,14 +96,16 @@ def shapes(*, min_dims: int = 1, max_dims: int = 4, max_side: int = 4) -> st.Sea
 
 
 @st.composite
-def broadcastable_arrays(draw: Draw, count: int = 2, *, dtype: Any = np.float64,
-                         values: Sequence[str] = ("normal", "ties")) -> list[Array]:
+def broadcastable_arrays(
+    draw: Draw, count: int = 2, *, dtype: Any = np.float64, values: Sequence[str] = ("normal", "ties")
+) -> list[Array]:
     """`count` arrays that NumPy broadcasts together: axes of length 1, and missing leading axes."""
     drawn = draw(npst.mutually_broadcastable_shapes(num_shapes=count, max_dims=4, max_side=4))
     return [draw(arrays(shape, dtype=dtype, values=values)) for shape in drawn.input_shapes]
 
 
 # --- windows ------------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class WindowDraw:
@@ -142,16 +150,19 @@ def windows(
         h, w = (o * s - draw(st.integers(0, s - 1)) for o, s in zip(output, stride, strict=True))
         return WindowDraw((h, w), kernel, stride, "same", dilation, output)
     spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-    padded = [(o - 1) * s + span + draw(st.integers(0, s - 1))
-              for o, s, span in zip(output, stride, spans, strict=True)]
+    padded = [
+        (o - 1) * s + span + draw(st.integers(0, s - 1))
+        for o, s, span in zip(output, stride, spans, strict=True)
+    ]
     padding, sides = draw(_paddings(form, padded, [span - 1 + spare for span in spans]))
     h, w = (rows - sum(side) for rows, side in zip(padded, sides, strict=True))
     return WindowDraw((h, w), kernel, stride, padding, dilation, output)
 
 
 @st.composite
-def _paddings(draw: Draw, form: Any, padded: list[int],
-              limits: list[int]) -> tuple[Any, list[tuple[int, int]]]:
+def _paddings(
+    draw: Draw, form: Any, padded: list[int], limits: list[int]
+) -> tuple[Any, list[tuple[int, int]]]:
     """Padding in the given form, and its sides; it leaves at least one row and column of the padded image."""
     if form in (0, "valid"):
         return form, [(0, 0), (0, 0)]
@@ -162,15 +173,17 @@ def _paddings(draw: Draw, form: Any, padded: list[int],
     if form == "pair":
         ph, pw = (draw(st.integers(0, m)) for m in most)
         return (ph, pw), [(ph, ph), (pw, pw)]
-    before = [draw(st.integers(0, min(limit, rows - 1)))
-              for limit, rows in zip(limits, padded, strict=True)]
-    after = [draw(st.integers(0, min(limit, rows - 1 - b)))
-             for limit, rows, b in zip(limits, padded, before, strict=True)]
+    before = [draw(st.integers(0, min(limit, rows - 1))) for limit, rows in zip(limits, padded, strict=True)]
+    after = [
+        draw(st.integers(0, min(limit, rows - 1 - b)))
+        for limit, rows, b in zip(limits, padded, before, strict=True)
+    ]
     sides = list(zip(before, after, strict=True))
     return tuple(sides), sides
 
 
 # --- cases, one kind per op ---------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, repr=False)
 class Conv2dCase(Case):
@@ -182,8 +195,14 @@ class Conv2dCase(Case):
 
 
 @st.composite
-def conv2d_cases(draw: Draw, *, dtype: Any = np.float64, max_channels: int = 3, max_batch: int = 2,
-                 activations: Sequence[str | None] = (None,)) -> Conv2dCase:
+def conv2d_cases(
+    draw: Draw,
+    *,
+    dtype: Any = np.float64,
+    max_channels: int = 3,
+    max_batch: int = 2,
+    activations: Sequence[str | None] = (None,),
+) -> Conv2dCase:
     """Convolutions of every geometry, plain, grouped and depthwise, with and without bias."""
     window = draw(windows())
     channels = st.integers(1, max_channels)
@@ -211,8 +230,9 @@ class ArrayCase(Case):
 
 
 @st.composite
-def pool_cases(draw: Draw, *, dtype: Any = np.float64, average: bool = False,
-               values: Sequence[str] = ("normal", "ties")) -> ArrayCase:
+def pool_cases(
+    draw: Draw, *, dtype: Any = np.float64, average: bool = False, values: Sequence[str] = ("normal", "ties")
+) -> ArrayCase:
     """x (N, H, W, C) for max_pool2d, or with `average` for avg_pool2d.
 
     Windows overlap or leave gaps, read padding, and in ceil mode may hang over the edge.
@@ -221,8 +241,12 @@ def pool_cases(draw: Draw, *, dtype: Any = np.float64, average: bool = False,
     x = draw(
         arrays((draw(st.integers(1, 2)), *window.size, draw(st.integers(1, 3))), dtype=dtype, values=values)
     )
-    options = {"kernel_size": window.kernel_size, "stride": window.stride, "padding": window.padding,
-               "ceil_mode": draw(st.booleans())}
+    options = {
+        "kernel_size": window.kernel_size,
+        "stride": window.stride,
+        "padding": window.padding,
+        "ceil_mode": draw(st.booleans()),
+    }
     return ArrayCase(x=x, options=options | ({"count_include_pad": draw(st.booleans())} if average else {}))
 
 
@@ -249,8 +273,14 @@ class BatchNormCase(Case):
 
 
 @st.composite
-def batch_norm_cases(draw: Draw, *, dtype: Any = np.float64, training: bool | None = None, fused: bool = True,
-                     values: Sequence[str] = ("normal", "ties", "offset")) -> BatchNormCase:
+def batch_norm_cases(
+    draw: Draw,
+    *,
+    dtype: Any = np.float64,
+    training: bool | None = None,
+    fused: bool = True,
+    values: Sequence[str] = ("normal", "ties", "offset"),
+) -> BatchNormCase:
     """At least two values per channel, in `training`, not in training, or (None) either.
 
     With `fused` the options also draw the activation and the residual.
@@ -375,11 +405,13 @@ def cross_entropy_cases(draw: Draw, *, dtype: Any = np.float64) -> CrossEntropyC
     """Every reduction, label smoothing, class weights, and ignored labels (never all of them)."""
     n, k = draw(st.integers(1, 5)), draw(st.integers(2, 6))
     labels = np.array(draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n)), np.int64)
-    options: dict[str, Any] = {"label_smoothing": draw(st.sampled_from((0.0, 0.1))),
-                               "reduction": draw(st.sampled_from(("mean", "sum", "none")))}
+    options: dict[str, Any] = {
+        "label_smoothing": draw(st.sampled_from((0.0, 0.1))),
+        "reduction": draw(st.sampled_from(("mean", "sum", "none"))),
+    }
     if draw(st.booleans()):
         options["ignore_index"] = draw(st.sampled_from((-100, 255)))
-        labels[draw(st.integers(1, n)):] = options["ignore_index"]
+        labels[draw(st.integers(1, n)) :] = options["ignore_index"]
     if draw(st.booleans()):
         options["class_weight"] = draw(arrays((k,), dtype=dtype, values=("positive",)))
     return CrossEntropyCase(logits=draw(arrays((n, k), dtype=dtype)), labels=labels, options=options)

@@ -1,7 +1,8 @@
 """Checkpoints: everything a run needs to go on exactly, one file per epoch.
 
-A folder holds epoch-0003.safetensors and its like, the last two of them. Each has the parameters and batch-norm statistics, the
-optimiser, schedule and moving average, the random streams, the epoch and the history. A damaged one is refused, never skipped silently.
+A folder holds epoch-0003.safetensors and its like, the last two of them. Each has the parameters and
+batch-norm statistics, the optimiser, schedule and moving average, the random streams, the epoch and the
+history. A damaged one is refused, never skipped silently.
 """
 
 import os
@@ -18,11 +19,15 @@ KEEP = 2  # one to go on from, and the one before it in case the disk damages th
 _NAME = re.compile(r"epoch-(\d+)\.safetensors")
 
 
-def save(folder: str | os.PathLike[str], epoch: int, parts: dict[str, dict[str, Any]], description: dict[str, Any]) -> Path:
-    """Write the state after `epoch` epochs, then drop the oldest files.  `parts`: name -> flat dict of arrays and plain values."""
+def save(
+    folder: str | os.PathLike[str], epoch: int, parts: dict[str, dict[str, Any]], description: dict[str, Any]
+) -> Path:
+    """Write the state after `epoch` epochs, then drop the oldest files.  `parts`: name -> flat dict of arrays
+    and plain values."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    arrays, plain = {}, {}
+    arrays: dict[str, np.ndarray] = {}
+    plain: dict[str, Any] = {}
     for part, state in parts.items():
         for key, value in state.items():
             (arrays if isinstance(value, np.ndarray) else plain)[f"{part}/{key}"] = value
@@ -34,7 +39,8 @@ def save(folder: str | os.PathLike[str], epoch: int, parts: dict[str, dict[str, 
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """(parts, description) as given to `save`.  CheckpointError that names the file, and another that is left, if it is damaged."""
+    """(parts, description) as given to `save`.  CheckpointError that names the file, and another that is
+    left, if it is damaged."""
     try:
         arrays, description = load_arrays(path)
         parts: dict[str, dict[str, Any]] = {part: {} for part in description["parts"]}
@@ -46,14 +52,21 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, Any]], dict[
     except CheckpointError as error:
         others = [other for other in all_of(Path(path).parent) if other != Path(path)]
         if others:
-            error.add_note(f"to go on from the checkpoint before it, {others[-1]}, delete the damaged file and resume again")
+            error.add_note(
+                f"to go on from the checkpoint before it, {others[-1]}, delete the damaged file and resume "
+                f"again"
+            )
         raise
     return parts, description
 
 
 def all_of(folder: str | os.PathLike[str]) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
-    found = [(int(match[1]), path) for path in Path(folder).glob("epoch-*.safetensors") if (match := _NAME.fullmatch(path.name))]
+    found = [
+        (int(match[1]), path)
+        for path in Path(folder).glob("epoch-*.safetensors")
+        if (match := _NAME.fullmatch(path.name))
+    ]
     return [path for _, path in sorted(found)]
 
 

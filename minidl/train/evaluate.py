@@ -48,7 +48,7 @@ def predict(model: Module, images: Any, *, batch_size: int = 256) -> np.ndarray:
     parts = []
     with no_grad(), mode(model, False):
         for start in range(0, len(array), batch_size):
-            x = transforms.preprocess(array[start:start + batch_size], preprocessing(model))
+            x = transforms.preprocess(array[start : start + batch_size], preprocessing(model))
             parts.append(ops.softmax(model(as_input(model, x))).numpy())
     if not parts:
         raise ShapeError(f"predict: images have shape {array.shape}: a batch of size 0")

@@ -1,4 +1,5 @@
-"""Training: one plain loop. `fit` checks and gathers what a run needs into a `Run`, then the loop is `_epoch` and what follows it."""
+"""Training: one plain loop. `fit` checks and gathers what a run needs into a `Run`, then the loop is `_epoch`
+and what follows it."""
 
 import os
 import time
@@ -10,7 +11,7 @@ import numpy as np
 
 from minidl import backend, ops, optim, streams
 from minidl.autograd import no_grad
-from minidl.data import Dataset, Loader, Split, transforms
+from minidl.data import Dataset, Loader, transforms
 from minidl.errors import CheckpointError
 from minidl.nn import Module
 from minidl.train import checkpoint as checkpoints
@@ -23,7 +24,8 @@ from minidl.train.sources import as_data, check_fit, check_labels, hold_out, sha
 
 @dataclass
 class History:
-    """What each epoch gave: `history` maps loss, accuracy, val_loss, val_accuracy and seconds to a list with a number per epoch.
+    """What each epoch gave: `history` maps loss, accuracy, val_loss, val_accuracy and seconds to a list with
+    a number per epoch.
 
     `interrupted` tells that Ctrl-C ended the run; `peak_bytes` is the most memory its arrays took at once.
     """
@@ -59,10 +61,25 @@ class Run:
     stop: bool = False
 
 
-def fit(model: Module, data: Any, labels: Any = None, *, epochs: int = 10, batch_size: int = 128, validation: Any = 0.1,
-        optimizer: Any = None, schedule: Any = None, recipe: Recipe | str | None = None, augment: Any = None,
-        callbacks: Sequence[Callback] = (), checkpoint: str | os.PathLike[str] | None = None, resume: bool = False,
-        seed: int | None = None, device: str | None = None, verbose: bool = True) -> History:
+def fit(
+    model: Module,
+    data: Any,
+    labels: Any = None,
+    *,
+    epochs: int = 10,
+    batch_size: int = 128,
+    validation: Any = 0.1,
+    optimizer: Any = None,
+    schedule: Any = None,
+    recipe: Recipe | str | None = None,
+    augment: Any = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    seed: int | None = None,
+    device: str | None = None,
+    verbose: bool = True,
+) -> History:
     """See `Model.fit`."""
     if epochs < 1:
         raise ValueError(f"fit: epochs is {epochs}, it must be at least 1")
@@ -80,10 +97,26 @@ def fit(model: Module, data: Any, labels: Any = None, *, epochs: int = 10, batch
         check_labels(model, split, "fit")
     chosen = _recipe(recipe, model, source)
     prepare = preprocessing(model)
-    loader = Loader(train, batch_size=batch_size, shuffle=True, augment=_augmentation(augment, chosen), preprocess=prepare)
-    optimizer, schedule = _optimizer_and_schedule(model, optimizer, schedule, recipe is not None, chosen, epochs * len(loader))
-    run = Run(model, loader, len(train), None if held_out is None else Loader(held_out, batch_size=256, preprocess=prepare), chosen, optimizer, schedule,
-              optim.EMA(model.parameters(), chosen.ema_decay) if chosen.ema_decay else None, epochs, callbacks, checkpoint, verbose)
+    loader = Loader(
+        train, batch_size=batch_size, shuffle=True, augment=_augmentation(augment, chosen), preprocess=prepare
+    )
+    optimizer, schedule = _optimizer_and_schedule(
+        model, optimizer, schedule, recipe is not None, chosen, epochs * len(loader)
+    )
+    run = Run(
+        model,
+        loader,
+        len(train),
+        None if held_out is None else Loader(held_out, batch_size=256, preprocess=prepare),
+        chosen,
+        optimizer,
+        schedule,
+        optim.EMA(model.parameters(), chosen.ema_decay) if chosen.ema_decay else None,
+        epochs,
+        callbacks,
+        checkpoint,
+        verbose,
+    )
     _start(run, resume)
     return _loop(run)
 
@@ -115,7 +148,11 @@ def _loop(run: Run) -> History:
     except KeyboardInterrupt:
         run.history.interrupted = True
         kept = "" if run.folder is None else f"; go on with resume=True from {checkpoints.latest(run.folder)}"
-        _say(run, f"interrupted after {run.epoch} of {run.epochs} epochs; the model keeps the weights it has now{kept}")
+        _say(
+            run,
+            f"interrupted after {run.epoch} of {run.epochs} epochs; the model keeps the weights it has "
+            f"now{kept}",
+        )
     run.history.peak_bytes = memory.peak_bytes()
     if run.ema is not None and not run.history.interrupted:
         with no_grad():
@@ -132,7 +169,13 @@ def _epoch(run: Run) -> Mean:
     from tqdm import tqdm
 
     seen = Mean()
-    with tqdm(total=run.images, unit="img", leave=False, disable=not run.verbose, desc=f"epoch {run.epoch + 1}/{run.epochs}") as bar:
+    with tqdm(
+        total=run.images,
+        unit="img",
+        leave=False,
+        disable=not run.verbose,
+        desc=f"epoch {run.epoch + 1}/{run.epochs}",
+    ) as bar:
         for x, y in run.train:
             loss, logits = _step(run, x, y)
             seen.update(loss, logits, y)
@@ -170,14 +213,19 @@ def _validate(run: Run) -> Mean:
 
 
 def _not_finite(run: Run, x: np.ndarray, loss: float) -> str:
-    """Why the loss is not a number: the first layer whose output is not finite, found by running the batch again."""
+    """Why the loss is not a number: the first layer whose output is not finite, found by running the batch
+    again."""
     first: list[str] = []
 
     def look(path: str, module: Module) -> Callable[..., None]:
         def hook(module_: Module, inputs: Any, output: Any) -> None:
             if not first and next(module.children(), None) is None and not np.isfinite(output.numpy()).all():
                 weights = any(not np.isfinite(p.data).all() for p in module.parameters())
-                first.append(f"{path} ({type(module).__name__})" + (", whose weights are not finite" if weights else ""))
+                first.append(
+                    f"{path} ({type(module).__name__})"
+                    + (", whose weights are not finite" if weights else "")
+                )
+
         return hook
 
     handles = [module.register_forward_hook(look(path, module)) for path, module in run.model.named_modules()]
@@ -187,11 +235,18 @@ def _not_finite(run: Run, x: np.ndarray, loss: float) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    where = f"the first output that is not finite is that of {first[0]}" if first else "every layer's output is finite"
+    where = (
+        f"the first output that is not finite is that of {first[0]}"
+        if first
+        else "every layer's output is finite"
+    )
     kept = "" if run.folder is None else f" The last checkpoint is {checkpoints.latest(run.folder)}."
     source = "the images of this batch are not finite; " if not np.isfinite(x).all() else ""
-    return (f"fit: the loss is {loss} in epoch {run.epoch + 1}; {source}{where}. Train with a lower learning rate, or clip the "
-            f"gradients.{kept}")
+    return (
+        f"fit: the loss is {loss} in epoch {run.epoch + 1}; {source}{where}. Train with a lower learning "
+        f"rate, or clip the "
+        f"gradients.{kept}"
+    )
 
 
 def _splits(source: Any, validation: Any) -> tuple[Any, Any]:
@@ -220,9 +275,11 @@ def _augmentation(augment: Any, recipe: Recipe) -> Any:
     return augment or None
 
 
-def _optimizer_and_schedule(model: Module, optimizer: Any, schedule: Any, recipe_given: bool, recipe: Recipe,
-                            total_steps: int) -> tuple[optim.Optimizer, Any]:
-    """The given ones, functions that make them, or the recipe's. A given optimiser without a schedule keeps its learning rate."""
+def _optimizer_and_schedule(
+    model: Module, optimizer: Any, schedule: Any, recipe_given: bool, recipe: Recipe, total_steps: int
+) -> tuple[optim.Optimizer, Any]:
+    """The given ones, functions that make them, or the recipe's. A given optimiser without a schedule keeps
+    its learning rate."""
     from_recipe = optimizer is None
     if from_recipe:
         optimizer = recipe.build_optimizer(model.parameters())
@@ -237,15 +294,18 @@ def _optimizer_and_schedule(model: Module, optimizer: Any, schedule: Any, recipe
 
 def _start(run: Run, resume: bool) -> None:
     """Say what is about to happen; go on from the last checkpoint, or write one of the start."""
-    if run.verbose and hasattr(run.model, "summary"):
-        _say_once(run)
+    if run.verbose:
+        _show_table(run.model)
     if run.folder is None:
         return
     last = checkpoints.latest(run.folder)
     if not resume:
         if last is not None:
-            raise CheckpointError(f"fit: checkpoint={os.fspath(run.folder)!r} holds a run already ({last.name}); pass resume=True to "
-                                  f"go on with it, or another folder")
+            raise CheckpointError(
+                f"fit: checkpoint={os.fspath(run.folder)!r} holds a run already ({last.name}); pass "
+                f"resume=True to "
+                f"go on with it, or another folder"
+            )
         _save(run)
     elif last is None:
         _say(run, f"no checkpoint in {os.fspath(run.folder)}: starting from the beginning")
@@ -262,20 +322,31 @@ def _save(run: Run) -> None:
     if run.ema is not None:
         parts["ema"] = run.ema.state_dict()
     assert run.folder is not None
-    checkpoints.save(run.folder, run.epoch, parts, {"history": run.history.history, "streams": streams.get_state()})
+    checkpoints.save(
+        run.folder, run.epoch, parts, {"history": run.history.history, "streams": streams.get_state()}
+    )
 
 
 def _restore(run: Run, path: os.PathLike[str]) -> None:
-    """Put the run where the checkpoint left off.  CheckpointError before anything changed if it belongs to another kind of run."""
+    """Put the run where the checkpoint left off.  CheckpointError before anything changed if it belongs to
+    another kind of run."""
     parts, description = checkpoints.load(path)
     # the model comes last: should one of the others refuse, it is still as it was
-    holders = {"optimizer": run.optimizer, "schedule": run.schedule, "ema": run.ema, "model": run.model}
+    holders: dict[str, Any] = {
+        "optimizer": run.optimizer,
+        "schedule": run.schedule,
+        "ema": run.ema,
+        "model": run.model,
+    }
     expected = [name for name, holder in holders.items() if holder is not None]
     if sorted(parts) != sorted(expected):
-        raise CheckpointError(f"{path} holds {', '.join(parts)}, but this run has {', '.join(expected)}; resume with the same optimizer, "
-                              f"schedule and recipe as before")
+        raise CheckpointError(
+            f"{path} holds {', '.join(parts)}, but this run has {', '.join(expected)}; resume with the same "
+            f"optimizer, "
+            f"schedule and recipe as before"
+        )
     for name in expected:
-        holders[name].load_state_dict(parts[name])  # type: ignore[union-attr]
+        holders[name].load_state_dict(parts[name])
     streams.set_state(description["streams"])
     run.epoch, run.history.history = description["epoch"], description["history"]
 
@@ -285,17 +356,16 @@ def _say(run: Run, text: str) -> None:
         print(text, flush=True)
 
 
-def _say_once(run: Run) -> None:
-    """The layer table, the first time a model is trained."""
-    if not getattr(run.model, "_table_shown", False):
-        print(run.model.summary(), flush=True)  # type: ignore[attr-defined]
-        run.model._table_shown = True  # type: ignore[attr-defined]
+def _show_table(model: Module) -> None:
+    """The layer table of a Model that knows its input's shape, the first time it is trained."""
+    table = getattr(model, "summary", None)
+    if table is not None and getattr(model, "input_shape", None) and "_table_shown" not in vars(model):
+        print(table(), flush=True)
+        vars(model)["_table_shown"] = True
 
 
 def _row_text(run: Run) -> str:
     row = {key: values[-1] for key, values in run.history.history.items()}
     text = "  ".join(f"{key} {value:.4f}" for key, value in row.items() if key != "seconds")
-    return f"epoch {run.epoch}/{run.epochs}  {text}  {row['seconds']:.1f} s  {run.images / row['seconds']:.0f} img/s"
-
-
-__all__ = ["History", "Run", "fit", "Split"]
+    rate = run.images / row["seconds"]
+    return f"epoch {run.epoch}/{run.epochs}  {text}  {row['seconds']:.1f} s  {rate:.0f} img/s"

@@ -1,7 +1,8 @@
 """How to train, as data: optimiser, schedule, and the small choices around them.
 
-The default recipe was found on real CIFAR-10 with NIN, the network in this zoo that is slowest to start: Adam in one cycle up to
-1e-3. SGD at 0.03, and Adam at 2e-3, left the paper's network (without batch normalisation) at chance.
+The default recipe was found on real CIFAR-10 with NIN, the network in this zoo that is slowest to start: Adam
+in one cycle up to 1e-3. SGD at 0.03, and Adam at 2e-3, left the paper's network (without batch normalisation)
+at chance.
 """
 
 from collections.abc import Iterable
@@ -20,7 +21,8 @@ class Recipe:
 
     optimizer     "adam", "adamw", "sgd" (Nesterov, momentum), or "rmsprop" (decay 0.9, eps 1.0, momentum)
     lr            the highest learning rate of the schedule
-    schedule      "one_cycle" and "cosine" (over the whole run), "exponential" (0.94 every two epochs) or "constant"
+    schedule      "one_cycle" and "cosine" (over the whole run), "exponential" (0.94 every two epochs) or
+                  "constant"
     ema_decay     evaluate, and end with, the exponential moving average of the parameters; None for none
     clip_norm     largest norm of all gradients together; None for none
     augment       what `transforms.parse` understands: "flip", "crop+flip" ...; None for none
@@ -39,16 +41,27 @@ class Recipe:
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        for field, value, known in (("optimizer", self.optimizer, OPTIMIZERS), ("schedule", self.schedule, SCHEDULES)):
+        for field, value, known in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
             if value not in known:
                 raise ValueError(f"Recipe: {field} is {value!r}; it may be {', '.join(known)}")
 
     def build_optimizer(self, params: Iterable[Tensor]) -> optim.Optimizer:
         """The optimiser, at `lr`."""
         if self.optimizer == "sgd":
-            return optim.SGD(params, self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.momentum > 0)
+            return optim.SGD(
+                params,
+                self.lr,
+                momentum=self.momentum,
+                weight_decay=self.weight_decay,
+                nesterov=self.momentum > 0,
+            )
         if self.optimizer == "rmsprop":
-            return optim.RMSprop(params, self.lr, decay=0.9, momentum=self.momentum, eps=1.0, weight_decay=self.weight_decay)
+            return optim.RMSprop(
+                params, self.lr, decay=0.9, momentum=self.momentum, eps=1.0, weight_decay=self.weight_decay
+            )
         kind = optim.AdamW if self.optimizer == "adamw" else optim.Adam
         return kind(params, self.lr, weight_decay=self.weight_decay)
 
@@ -63,6 +76,8 @@ class Recipe:
 
 def default_for(model: object, dataset_name: str | None = None) -> Recipe:
     """The recipe `fit` uses when none is given: photographs are flipped left to right, digits are not."""
-    return Recipe(augment="flip" if dataset_name in ("cifar10", "cifar100") else None,
-                  epochs=8 if dataset_name == "digits" else 10,
-                  batch_size=32 if dataset_name == "digits" else 128)
+    return Recipe(
+        augment="flip" if dataset_name in ("cifar10", "cifar100") else None,
+        epochs=8 if dataset_name == "digits" else 10,
+        batch_size=32 if dataset_name == "digits" else 128,
+    )

@@ -115,8 +115,9 @@ def latest(name: str) -> RunFolder:
 def check_unused(run: RunFolder) -> None:
     """FileExistsError when the folder holds anything."""
     if run.used():
-        raise FileExistsError(f"{run.path} is in use already; --resume continues the run in it, "
-                              "--out names another folder")
+        raise FileExistsError(
+            f"{run.path} is in use already; --resume continues the run in it, --out names another folder"
+        )
 
 
 def continued(run: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,8 +135,10 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]:
         if key in FREE:
             config[key] = value
         elif value != began:
-            raise CheckpointError(f"{run.path} began with {key} = {began} and cannot go on with {value}: "
-                                  "leave it out, or start a new run in another folder")
+            raise CheckpointError(
+                f"{run.path} began with {key} = {began} and cannot go on with {value}: "
+                "leave it out, or start a new run in another folder"
+            )
     return config
 
 

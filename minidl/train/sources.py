@@ -13,8 +13,8 @@ _HELD_OUT_KEY = 20131216  # any constant: the same images are held out in every 
 
 
 def as_data(data: Any, labels: Any = None) -> Any:
-    """A Dataset, a Split, or an object with __len__ and __getitem__.  `data` may also be a data set's name, its loader function, or
-    images with labels."""
+    """A Dataset, a Split, or an object with __len__ and __getitem__.  `data` may also be a data set's name,
+    its loader function, or images with labels."""
     if isinstance(data, str):
         return load(data)
     if labels is not None:
@@ -23,21 +23,31 @@ def as_data(data: Any, labels: Any = None) -> Any:
         return Split(*data)
     if isinstance(data, Callable) and not hasattr(data, "__len__"):  # type: ignore[arg-type]
         return as_data(data())
-    if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, np.ndarray) or isinstance(data, Dataset):
+    items = hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, np.ndarray)
+    if items or isinstance(data, Dataset):
         return data
-    raise DataError(f"fit: data is a {type(data).__name__}; give a Dataset, its name, (images, labels), or an object with __len__ "
-                    f"and __getitem__(i) -> (image, label)")
+    raise DataError(
+        f"fit: data is a {type(data).__name__}; give a Dataset, its name, (images, labels), or an object "
+        f"with __len__ "
+        f"and __getitem__(i) -> (image, label)"
+    )
 
 
 def hold_out(split: Any, share: float) -> tuple[Any, Any]:
     """(the rest, the validation part) of a training split: `share` of it, the same images in every run."""
     if not 0 < share < 1:
-        raise ValueError(f"fit: validation is {share}; give a share of the training images between 0 and 1, a split, or None")
+        raise ValueError(
+            f"fit: validation is {share}; give a share of the training images between 0 and 1, a split, or "
+            f"None"
+        )
     n = len(split)
-    held = int(round(n * share))
+    held = round(n * share)
     if not 0 < held < n:
-        raise DataError(f"fit: validation={share} of {n} training images leaves {held} to validate and {n - held} to train; both need "
-                        f"one at least. Give more images, another share, or validation=None")
+        raise DataError(
+            f"fit: validation={share} of {n} training images leaves {held} to validate and {n - held} to "
+            f"train; both need "
+            f"one at least. Give more images, another share, or validation=None"
+        )
     order = np.random.default_rng(_HELD_OUT_KEY).permutation(n)
     return _subset(split, np.sort(order[held:])), _subset(split, np.sort(order[:held]))
 
@@ -47,13 +57,20 @@ def check_fit(model: Module, image_shape: tuple[int, ...], num_classes: int | No
     expected, preprocess = getattr(model, "input_shape", None), getattr(model, "preprocess", None) or {}
     seen = (*preprocess["resize"], image_shape[2]) if "resize" in preprocess else tuple(image_shape)
     if expected is not None and tuple(seen) != tuple(expected):
-        raise DataError(f"{where}: the images are (H, W, C) = {tuple(image_shape)}, but the model takes {tuple(expected)}. Resize them "
-                        f"with minidl.data.transforms.fit_images(images, {tuple(expected)}), on the command line with --fit-images; "
-                        f"or build the model for these images")
+        raise DataError(
+            f"{where}: the images are (H, W, C) = {tuple(image_shape)}, but the model takes "
+            f"{tuple(expected)}. Resize them "
+            f"with minidl.data.transforms.fit_images(images, {tuple(expected)}), on the command line with "
+            f"--fit-images; "
+            f"or build the model for these images"
+        )
     known = getattr(model, "num_classes", None)
     if num_classes is not None and known is not None and num_classes != known:
-        raise DataError(f"{where}: the data has {num_classes} classes, but the model's num_classes is {known}; build the model with "
-                        f"num_classes={num_classes}")
+        raise DataError(
+            f"{where}: the data has {num_classes} classes, but the model's num_classes is {known}; build "
+            f"the model with "
+            f"num_classes={num_classes}"
+        )
 
 
 def shape_and_classes(data: Any) -> tuple[tuple[int, ...], int | None]:
@@ -71,8 +88,11 @@ def check_labels(model: Module, split: Any, where: str) -> None:
     """DataError when a label has no class in the model; looked at only where labels are at hand."""
     known = getattr(model, "num_classes", None)
     if known is not None and isinstance(split, Split) and split.labels.max() >= known:
-        raise DataError(f"{where}: labels reach {split.labels.max()}, but the model's num_classes is {known} (labels 0 .. {known - 1}); "
-                        f"build the model with num_classes={split.labels.max() + 1} or more")
+        raise DataError(
+            f"{where}: labels reach {split.labels.max()}, but the model's num_classes is {known} (labels 0 "
+            f".. {known - 1}); "
+            f"build the model with num_classes={split.labels.max() + 1} or more"
+        )
 
 
 class _Picked:

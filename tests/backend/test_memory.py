@@ -61,6 +61,8 @@ def test_a_training_step_asks_for_no_new_blocks_once_warm(monkeypatch: pytest.Mo
     step()
     fresh: list[int] = []
     plain = np.empty
-    monkeypatch.setattr(memory.np, "empty", lambda shape, dtype=float: fresh.append(shape) or plain(shape, dtype))
+    monkeypatch.setattr(
+        memory.np, "empty", lambda shape, dtype=float: fresh.append(shape) or plain(shape, dtype)
+    )
     step()
     assert [n for n in fresh if isinstance(n, int) and n >= memory.SMALL_BYTES] == []

@@ -43,5 +43,8 @@ def test_both_plans_of_a_pointwise_convolution_agree():
 
 
 def test_an_unknown_plan():
-    with pytest.raises(ValueError, match="there is no plan 'fft'; the plans are auto, pointwise"), md.force_plan("fft"):
+    with (
+        pytest.raises(ValueError, match="there is no plan 'fft'; the plans are auto, pointwise"),
+        md.force_plan("fft"),
+    ):
         pass

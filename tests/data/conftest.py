@@ -20,6 +20,7 @@ NOWHERE = "http://127.0.0.1:9/"  # the discard port: nothing listens
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """A function that writes `files`, makes them the official ones of a data set and returns the root."""
+
     def install(name: str, files: dict[str, bytes]) -> Path:
         table = tuple(sources.File(file, len(data), md5(data).hexdigest()) for file, data in files.items())
         source = replace(sources.SOURCES[name], url=NOWHERE, files=table)

@@ -13,13 +13,23 @@ from minidl.errors import DataError
 def test_records_become_channels_last_images(cifar_root, cifar_files):
     dataset = cifar10(cifar_root, download=False)
     assert dataset.name == "cifar10"
-    assert dataset.classes == ("airplane", "automobile", "bird", "cat", "deer",
-                               "dog", "frog", "horse", "ship", "truck")
+    assert dataset.classes == (
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    )
     assert dataset.image_shape == (32, 32, 3)
     assert (len(dataset.train), len(dataset.test)) == (25, 5)
     for split, name, first in ((dataset.train, "data_batch_2.bin", 5), (dataset.test, "test_batch.bin", 0)):
         for i in range(5):
-            record = cifar_files[name][i * 3073:(i + 1) * 3073]
+            record = cifar_files[name][i * 3073 : (i + 1) * 3073]
             image, label = split[first + i]
             assert label == record[0]
             assert image[7, 3, 0] == record[1 + 7 * 32 + 3]
@@ -50,9 +60,11 @@ def test_flipped_bit_is_a_wrong_checksum(cifar_root):
 
 def test_missing_file_without_download_says_what_to_do(cifar_root):
     (cifar_root / "cifar-10-batches-bin" / "data_batch_3.bin").unlink()
-    text = (r"cifar10: not in .*cifar-10-batches-bin: data_batch_3\.bin\. Call with download=True, "
-            r"or fetch http.*/cifar-10-binary\.tar\.gz \(MD5 .*\) and unpack it in .*, "
-            r"so that .*data_batch_1\.bin exists; or let root= or \$MINIDL_DATA name a folder")
+    text = (
+        r"cifar10: not in .*cifar-10-batches-bin: data_batch_3\.bin\. Call with download=True, "
+        r"or fetch http.*/cifar-10-binary\.tar\.gz \(MD5 .*\) and unpack it in .*, "
+        r"so that .*data_batch_1\.bin exists; or let root= or \$MINIDL_DATA name a folder"
+    )
     with pytest.raises(DataError, match=text):
         cifar10(cifar_root, download=False)
 
@@ -65,8 +77,10 @@ def test_file_that_is_a_folder_is_named(cifar_root):
         cifar10(cifar_root)
 
 
-@pytest.mark.skipif(not Path(os.environ.get("MINIDL_DATA", ""), "cifar-10-batches-bin").is_dir(),
-                    reason="needs the real files, in $MINIDL_DATA")
+@pytest.mark.skipif(
+    not Path(os.environ.get("MINIDL_DATA", ""), "cifar-10-batches-bin").is_dir(),
+    reason="needs the real files, in $MINIDL_DATA",
+)
 def test_the_real_files():
     dataset = cifar10(download=False)
     assert dataset.train.images.shape == (50000, 32, 32, 3)

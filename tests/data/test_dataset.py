@@ -35,28 +35,38 @@ def test_float_images_become_float32(dtype):
     assert Split(IMAGES.astype(dtype), LABELS).images.dtype == np.float32
 
 
-@pytest.mark.parametrize(("images", "error", "text"), [
-    (IMAGES[:0], DataError, r"shape \(0, 4, 5, 2\) holds no images"),
-    ([], DataError, "holds no images"),
-    (IMAGES[..., 0], ShapeError, r"shape is \(3, 4, 5\), expected \(N, H, W, C\).*images\[\.\.\., None\]"),
-    (IMAGES[:, :, :0], ShapeError, r"shape is \(3, 4, 0, 2\)"),
-    (np.uint8(3), ShapeError, r"shape is \(\)"),
-    (IMAGES.astype(np.int64), DataError, r"images: dtype is int64, expected uint8.*astype\(np.uint8\)"),
-    (IMAGES > 3, DataError, "images: dtype is bool"),
-])
+@pytest.mark.parametrize(
+    ("images", "error", "text"),
+    [
+        (IMAGES[:0], DataError, r"shape \(0, 4, 5, 2\) holds no images"),
+        ([], DataError, "holds no images"),
+        (
+            IMAGES[..., 0],
+            ShapeError,
+            r"shape is \(3, 4, 5\), expected \(N, H, W, C\).*images\[\.\.\., None\]",
+        ),
+        (IMAGES[:, :, :0], ShapeError, r"shape is \(3, 4, 0, 2\)"),
+        (np.uint8(3), ShapeError, r"shape is \(\)"),
+        (IMAGES.astype(np.int64), DataError, r"images: dtype is int64, expected uint8.*astype\(np.uint8\)"),
+        (IMAGES > 3, DataError, "images: dtype is bool"),
+    ],
+)
 def test_wrong_images_are_refused(images, error, text):
     with pytest.raises(error, match=text):
         Split(images, LABELS)
 
 
-@pytest.mark.parametrize(("labels", "error", "text"), [
-    ([0.0, 2.0, 1.0], DataError, r"labels: dtype is float64, expected integer.*astype\(np.int64\)"),
-    ([True, False, True], DataError, "labels: dtype is bool"),
-    (["cat", "dog", "cat"], DataError, "labels: dtype is <U3"),
-    ([0, 1], ShapeError, r"labels: shape is \(2,\), expected \(3,\), one per image"),
-    (np.eye(3), ShapeError, r"labels: shape is \(3, 3\).*argmax"),
-    ([0, -1, 1], DataError, r"labels\[1\] is -1, out of range: expected 0 or more"),
-])
+@pytest.mark.parametrize(
+    ("labels", "error", "text"),
+    [
+        ([0.0, 2.0, 1.0], DataError, r"labels: dtype is float64, expected integer.*astype\(np.int64\)"),
+        ([True, False, True], DataError, "labels: dtype is bool"),
+        (["cat", "dog", "cat"], DataError, "labels: dtype is <U3"),
+        ([0, 1], ShapeError, r"labels: shape is \(2,\), expected \(3,\), one per image"),
+        (np.eye(3), ShapeError, r"labels: shape is \(3, 3\).*argmax"),
+        ([0, -1, 1], DataError, r"labels\[1\] is -1, out of range: expected 0 or more"),
+    ],
+)
 def test_wrong_labels_are_refused(labels, error, text):
     with pytest.raises(error, match=text):
         Split(IMAGES, labels)

@@ -94,8 +94,10 @@ def test_loader_stops_at_a_wrong_file_and_download_replaces_it(cifar_web, cifar_
 
 def test_offline_says_what_to_fetch_and_where_to_put_it(cifar_root, tmp_path):
     root = tmp_path / "empty"
-    text = (r"cifar10: the download failed \(.*\)\. To do it by hand: fetch http.*cifar-10-binary\.tar\.gz "
-            r"\(MD5 .*\) and unpack it in .*empty, so that ")
+    text = (
+        r"cifar10: the download failed \(.*\)\. To do it by hand: fetch http.*cifar-10-binary\.tar\.gz "
+        r"\(MD5 .*\) and unpack it in .*empty, so that "
+    )
     with pytest.raises(DataError, match=text):
         cifar10(root)
     assert contents(root) == []

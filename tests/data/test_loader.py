@@ -123,19 +123,19 @@ def test_augmentation_differs_between_batches_and_epochs():
 
 
 def test_preprocess_takes_a_config_or_a_function():
-    (x, _), = Loader(IMAGES, LABELS, 23, preprocess=CONFIG)
+    ((x, _),) = Loader(IMAGES, LABELS, 23, preprocess=CONFIG)
     assert x.dtype == np.float32
     assert x.flags.c_contiguous
     assert np.array_equal(x, transforms.preprocess(IMAGES, CONFIG))
-    (x, _), = Loader(IMAGES, LABELS, 23, preprocess={})
+    ((x, _),) = Loader(IMAGES, LABELS, 23, preprocess={})
     assert np.array_equal(x, transforms.preprocess(IMAGES))
-    (x, _), = Loader(IMAGES, LABELS, 23, preprocess=lambda images: images[:, ::-1])
+    ((x, _),) = Loader(IMAGES, LABELS, 23, preprocess=lambda images: images[:, ::-1])
     assert np.array_equal(x, IMAGES[:, ::-1])
     assert x.flags.c_contiguous
 
 
 def test_float_images_come_as_float32():
-    (x, _), = Loader(IMAGES / 255, LABELS, 23)
+    ((x, _),) = Loader(IMAGES / 255, LABELS, 23)
     assert x.dtype == np.float32
 
 
@@ -223,30 +223,39 @@ print('end')
     assert (done.stdout, done.stderr) == ("end\n", "")
 
 
-@pytest.mark.parametrize(("arguments", "options", "error", "text"), [
-    ((IMAGES, LABELS, 0), {}, ValueError, "batch_size is 0, it must be at least 1"),
-    ((IMAGES, LABELS, 5), {"prefetch": -1}, ValueError, "prefetch is -1, it must be at least 0"),
-    ((IMAGES, LABELS, 2.5), {}, TypeError, "float"),
-    ((IMAGES[:0], LABELS[:0], 5), {}, DataError, "holds no images"),
-    ((Items(0), None, 5), {}, DataError, "no batch in 0 images, batch_size=5, drop_last=False"),
-    ((IMAGES, LABELS, 24), {"drop_last": True}, DataError, "no batch in 23 images, batch_size=24, drop"),
-    ((IMAGES, LABELS.astype(np.float32), 5), {}, DataError, "labels: dtype is float32, expected integer"),
-    ((IMAGES, LABELS - 1, 5), {}, DataError, r"labels\[0\] is -1, out of range"),
-    ((IMAGES, LABELS[:-1], 5), {}, ShapeError, r"labels: shape is \(22,\), expected \(23,\)"),
-    ((IMAGES, None, 5), {}, DataError, "images is a ndarray and labels is None; pass labels"),
-    ((iter([]), None, 5), {}, DataError, "images is a list_iterator and labels is None"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "text"),
+    [
+        ((IMAGES, LABELS, 0), {}, ValueError, "batch_size is 0, it must be at least 1"),
+        ((IMAGES, LABELS, 5), {"prefetch": -1}, ValueError, "prefetch is -1, it must be at least 0"),
+        ((IMAGES, LABELS, 2.5), {}, TypeError, "float"),
+        ((IMAGES[:0], LABELS[:0], 5), {}, DataError, "holds no images"),
+        ((Items(0), None, 5), {}, DataError, "no batch in 0 images, batch_size=5, drop_last=False"),
+        ((IMAGES, LABELS, 24), {"drop_last": True}, DataError, "no batch in 23 images, batch_size=24, drop"),
+        ((IMAGES, LABELS.astype(np.float32), 5), {}, DataError, "labels: dtype is float32, expected integer"),
+        ((IMAGES, LABELS - 1, 5), {}, DataError, r"labels\[0\] is -1, out of range"),
+        ((IMAGES, LABELS[:-1], 5), {}, ShapeError, r"labels: shape is \(22,\), expected \(23,\)"),
+        ((IMAGES, None, 5), {}, DataError, "images is a ndarray and labels is None; pass labels"),
+        ((iter([]), None, 5), {}, DataError, "images is a list_iterator and labels is None"),
+    ],
+)
 def test_wrong_arguments_are_refused(arguments, options, error, text):
     with pytest.raises(error, match=text):
         Loader(*arguments, **options)
 
 
-@pytest.mark.parametrize(("items", "error", "text"), [
-    (list(IMAGES), DataError, r"item 0 is a ndarray, expected \(image, label\)"),
-    ([(IMAGES[0], 1), (IMAGES[1, 1:], 1)], ShapeError,
-     r"image 1 has shape \(7, 6, 3\) but image 0, in the same batch, \(8, 6, 3\)"),
-    ([(IMAGES[0], 0.5)], DataError, "labels: dtype is float64"),
-])
+@pytest.mark.parametrize(
+    ("items", "error", "text"),
+    [
+        (list(IMAGES), DataError, r"item 0 is a ndarray, expected \(image, label\)"),
+        (
+            [(IMAGES[0], 1), (IMAGES[1, 1:], 1)],
+            ShapeError,
+            r"image 1 has shape \(7, 6, 3\) but image 0, in the same batch, \(8, 6, 3\)",
+        ),
+        ([(IMAGES[0], 0.5)], DataError, "labels: dtype is float64"),
+    ],
+)
 def test_wrong_items_are_refused_when_they_are_read(items, error, text):
     with pytest.raises(error, match=text):
         list(Loader(items, batch_size=5))

@@ -41,27 +41,34 @@ def test_flipped_bit_is_a_wrong_checksum(mnist_root):
 
 def test_missing_files_without_download_lists_every_address(mnist_root):
     (mnist_root / "mnist" / "train-images-idx3-ubyte.gz").unlink()
-    text = (r"mnist: not in .*mnist: train-images-idx3-ubyte\.gz\. .*or fetch http\S*/train-images\S*, "
-            r"http\S*/train-labels\S*, http\S*/t10k-images\S*, http\S*/t10k-labels\S* into ")
+    text = (
+        r"mnist: not in .*mnist: train-images-idx3-ubyte\.gz\. .*or fetch http\S*/train-images\S*, "
+        r"http\S*/train-labels\S*, http\S*/t10k-images\S*, http\S*/t10k-labels\S* into "
+    )
     with pytest.raises(DataError, match=text):
         mnist(mnist_root, download=False)
 
 
-@pytest.mark.parametrize(("content", "text"), [
-    (b"no gzip", "is no gzip file, or not a whole one"),
-    (gzip.compress(bytes(100))[:-9], "is no gzip file, or not a whole one"),
-    (gzip.compress(b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0"), "is no idx file of unsigned bytes; .* 00000d01"),
-    (gzip.compress(b"\0\0\x08\x03\0\0"), "is no idx file of unsigned bytes"),
-    (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcd"), r"its header announces 5 bytes, \(5,\), but 4 follow"),
-])
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"no gzip", "is no gzip file, or not a whole one"),
+        (gzip.compress(bytes(100))[:-9], "is no gzip file, or not a whole one"),
+        (gzip.compress(b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0"), "is no idx file of unsigned bytes; .* 00000d01"),
+        (gzip.compress(b"\0\0\x08\x03\0\0"), "is no idx file of unsigned bytes"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcd"), r"its header announces 5 bytes, \(5,\), but 4 follow"),
+    ],
+)
 def test_file_in_another_format_is_named(install, mnist_files, content, text):
     root = install("mnist", mnist_files | {"t10k-labels-idx1-ubyte.gz": content})
     with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz: " + text):
         mnist(root)
 
 
-@pytest.mark.skipif(not Path(os.environ.get("MINIDL_DATA", ""), "mnist").is_dir(),
-                    reason="needs the real files, in $MINIDL_DATA")
+@pytest.mark.skipif(
+    not Path(os.environ.get("MINIDL_DATA", ""), "mnist").is_dir(),
+    reason="needs the real files, in $MINIDL_DATA",
+)
 def test_the_real_files():
     dataset = mnist(download=False)
     assert dataset.train.images.shape == (60000, 28, 28, 1)

@@ -8,9 +8,17 @@ from minidl.data import pictures
 from minidl.errors import DataError
 
 
-@pytest.mark.parametrize(("mode", "channels"), [
-    ("1", 1), ("L", 1), ("LA", 1), ("P", 3), ("RGB", 3), ("RGBA", 3),
-])
+@pytest.mark.parametrize(
+    ("mode", "channels"),
+    [
+        ("1", 1),
+        ("L", 1),
+        ("LA", 1),
+        ("P", 3),
+        ("RGB", 3),
+        ("RGBA", 3),
+    ],
+)
 def test_images_are_grey_or_colour(tmp_path, mode, channels):
     path = tmp_path / "image.png"
     Image.new(mode, (5, 4)).save(path)

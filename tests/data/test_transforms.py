@@ -32,8 +32,12 @@ def shifted(image, down, right):
 def test_every_image_is_moved_by_its_own_distance(transform, images):
     seen = set()
     for before, after in zip(images, transform(images, np.random.default_rng(1)), strict=True):
-        moves = [(down, right) for down in range(-2, 3) for right in range(-2, 3)
-                 if np.array_equal(after, shifted(before, down, right))]
+        moves = [
+            (down, right)
+            for down in range(-2, 3)
+            for right in range(-2, 3)
+            if np.array_equal(after, shifted(before, down, right))
+        ]
         assert len(moves) == 1
         seen.update(moves)
     assert len(seen) > 15  # of 25
@@ -54,8 +58,9 @@ def test_compose_applies_in_order_with_one_generator(images):
     assert np.array_equal(both, flip()(pad_crop(1)(images, rng), rng))
 
 
-@pytest.mark.parametrize("transform", [pad_crop(2), pad_crop(0), flip(), translate(3), compose(),
-                                       compose(flip(), pad_crop(1))])
+@pytest.mark.parametrize(
+    "transform", [pad_crop(2), pad_crop(0), flip(), translate(3), compose(), compose(flip(), pad_crop(1))]
+)
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_augmentation_keeps_shape_and_dtype_and_never_writes_its_input(transform, dtype, images):
     before = images.astype(dtype)[::2, :, ::-1]  # not contiguous
@@ -120,13 +125,16 @@ def test_preprocess_resizes_and_fits():
     assert preprocess(flat.astype(np.float32), shape=(4, 4, 3)).shape == (2, 4, 4, 3)
 
 
-@pytest.mark.parametrize(("config", "error", "text"), [
-    ({"mean": [0.5] * 2}, ShapeError, r"mean has shape \(2,\) but images have 3 channels \(last"),
-    ({"std": [[0.5] * 3]}, ShapeError, r"std has shape \(1, 3\) but images have 3"),
-    ({"std": [0.5, 0.0, 0.5]}, ValueError, r"std is \[0\.5, 0\.0, 0\.5\], every number must be positive"),
-    ({"means": [0.5]}, ValueError, "unknown key 'means'; the keys are mean, std, resize"),
-    ({"resize": [0, 5]}, ShapeError, r"resize: size is \(0, 5\)"),
-])
+@pytest.mark.parametrize(
+    ("config", "error", "text"),
+    [
+        ({"mean": [0.5] * 2}, ShapeError, r"mean has shape \(2,\) but images have 3 channels \(last"),
+        ({"std": [[0.5] * 3]}, ShapeError, r"std has shape \(1, 3\) but images have 3"),
+        ({"std": [0.5, 0.0, 0.5]}, ValueError, r"std is \[0\.5, 0\.0, 0\.5\], every number must be positive"),
+        ({"means": [0.5]}, ValueError, "unknown key 'means'; the keys are mean, std, resize"),
+        ({"resize": [0, 5]}, ShapeError, r"resize: size is \(0, 5\)"),
+    ],
+)
 def test_preprocess_refuses_a_wrong_config(config, error, text, images):
     with pytest.raises(error, match=text):
         preprocess(images, config)

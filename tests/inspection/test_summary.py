@@ -8,14 +8,16 @@ from minidl.inspection import layer_rows
 
 
 def test_rows_in_order_of_running_with_window_shape_and_costs():
-    net = nn.Sequential({
-        "a": nn.Conv2d(4, 6, (1, 7), stride=2, padding=(0, 3), groups=2),
-        "p": nn.MaxPool2d(3, 2, ceil_mode=True),
-        "s": nn.Conv2d(6, 2, 3, padding="same", bias=False),
-        "e": nn.AvgPool2d(2, padding=((0, 1), (1, 0))),
-        "f": nn.Flatten(),
-        "l": nn.Linear(2, 5),
-    })
+    net = nn.Sequential(
+        {
+            "a": nn.Conv2d(4, 6, (1, 7), stride=2, padding=(0, 3), groups=2),
+            "p": nn.MaxPool2d(3, 2, ceil_mode=True),
+            "s": nn.Conv2d(6, 2, 3, padding="same", bias=False),
+            "e": nn.AvgPool2d(2, padding=((0, 1), (1, 0))),
+            "f": nn.Flatten(),
+            "l": nn.Linear(2, 5),
+        }
+    )
     rows = layer_rows(net, (8, 8, 4))
     assert [(r.path, r.kind, r.window, r.output, r.params, r.macs) for r in rows] == [
         ("a", "Conv2d", "1x7/2/0x3 groups 2", (4, 4, 6), 90, 1344),

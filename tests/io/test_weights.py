@@ -32,28 +32,35 @@ def test_the_same_content_gives_the_same_bytes(saved: Path, tmp_path: Path):
     assert saved.read_bytes() == (tmp_path / "y.safetensors").read_bytes()
 
 
+def same(path: Path) -> bool:
+    """Whether a file still loads, and to what was saved: a flip in the blanks between header and data changes
+    nothing."""
+    try:
+        arrays, description = load_arrays(path)
+    except CheckpointError:
+        return False
+    return description == {"epoch": 3, "names": ["ä"]} and all(
+        np.array_equal(arrays[n], v) for n, v in ARRAYS.items()
+    )
+
+
 def test_every_flipped_bit_is_noticed(saved: Path):
     content = bytearray(saved.read_bytes())
-    # padding between header and data carries nothing: a flip there may be harmless, everything else must raise
     for place in range(len(content)):
         damaged = bytearray(content)
         damaged[place] ^= 1 << (place % 8)
         saved.write_bytes(damaged)
-        try:
-            arrays, description = load_arrays(saved)
-        except CheckpointError as error:
-            assert str(saved) in str(error)
-        else:
-            assert description == {"epoch": 3, "names": ["ä"]}
-            assert all(np.array_equal(arrays[name], value) for name, value in ARRAYS.items())
-            assert content[place:place + 1] == b" "
+        if content[place : place + 1] == b" " and same(saved):
+            continue
+        with pytest.raises(CheckpointError, match=r"x\.safetensors is"):
+            load_arrays(saved)
 
 
 def test_every_truncation_is_noticed(saved: Path):
     content = saved.read_bytes()
     for length in range(len(content)):
         saved.write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match="x.safetensors is"):
+        with pytest.raises(CheckpointError, match=r"x\.safetensors is"):
             load_arrays(saved)
 
 

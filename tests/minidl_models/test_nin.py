@@ -8,7 +8,8 @@ import minidl_models
 from minidl.inspection import layer_rows
 from minidl_models import nin
 
-# data set: parameters, multiply-adds, and the output (H, W, C) after each block, counted by hand from the authors' definition files
+# data set: parameters, multiply-adds, and the output (H, W, C) after each block, counted by hand from the
+# authors' definition files
 COUNTS = {
     "cifar10": (966_986, 222_486_528, [(16, 16, 96), (8, 8, 192), (8, 8, 10)]),
     "cifar100": (984_356, 223_592_448, [(16, 16, 96), (8, 8, 192), (8, 8, 100)]),
@@ -40,7 +41,14 @@ def test_every_convolution_ends_in_a_relu_the_last_one_included():
 def test_dropout_follows_the_pools_and_is_a_module():
     names = list(nin().features.state_dict())
     order = [type(m).__name__ for m in nin().features.children()]
-    assert order == ["Conv2d"] * 3 + ["MaxPool2d", "Dropout"] + ["Conv2d"] * 3 + ["MaxPool2d", "Dropout"] + ["Conv2d"] * 3
+    assert (
+        order
+        == ["Conv2d"] * 3
+        + ["MaxPool2d", "Dropout"]
+        + ["Conv2d"] * 3
+        + ["MaxPool2d", "Dropout"]
+        + ["Conv2d"] * 3
+    )
     assert names[0] == "conv1.weight"
 
 
@@ -66,11 +74,14 @@ def test_other_classes_and_channels():
     assert model(md.tensor(np.zeros((1, 32, 32, 1), np.float32))).shape == (1, 7)
 
 
-@pytest.mark.parametrize(("options", "text"), [
-    ({"dataset": "imagenet"}, "dataset is 'imagenet'; the networks are for cifar10, cifar100"),
-    ({"pool": "same"}, "pool is 'same'; it may be 'pad1' or 'ceil'"),
-    ({"aux": True}, "no auxiliary classifiers"),
-])
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"dataset": "imagenet"}, "dataset is 'imagenet'; the networks are for cifar10, cifar100"),
+        ({"pool": "same"}, "pool is 'same'; it may be 'pad1' or 'ceil'"),
+        ({"aux": True}, "no auxiliary classifiers"),
+    ],
+)
 def test_bad_arguments(options: dict, text: str):
     with pytest.raises(ValueError, match=text):
         nin(**options)
@@ -81,5 +92,7 @@ def test_the_register():
     assert minidl_models.create("nin", dataset="mnist").num_classes == 10
     with pytest.raises(ValueError, match="there is no model 'lenet'; the models are nin"):
         minidl_models.create("lenet")
-    with pytest.raises(ValueError, match="nin takes no argument 'depth'; its arguments are dataset, num_classes"):
+    with pytest.raises(
+        ValueError, match="nin takes no argument 'depth'; its arguments are dataset, num_classes"
+    ):
         minidl_models.create("nin", depth=3)

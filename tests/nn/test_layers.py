@@ -9,18 +9,23 @@ from minidl import nn, ops
 X = md.tensor(np.random.default_rng(0).standard_normal((2, 7, 6, 4), dtype=np.float32))
 
 
-@pytest.mark.parametrize(("layer", "op"), [
-    (nn.MaxPool2d(3, 2, padding=1), lambda x: ops.max_pool2d(x, 3, stride=2, padding=1)),
-    (nn.MaxPool2d(3, ceil_mode=True), lambda x: ops.max_pool2d(x, 3, ceil_mode=True)),
-    (nn.AvgPool2d(3, 1, padding=1, count_include_pad=False),
-     lambda x: ops.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)),
-    (nn.AdaptiveAvgPool2d((2, 3)), lambda x: ops.adaptive_avg_pool2d(x, (2, 3))),
-    (nn.GlobalAvgPool(), ops.global_avg_pool),
-    (nn.ReLU(), ops.relu),
-    (nn.Flatten(), ops.flatten),
-    (nn.Identity(), lambda x: x),
-    (nn.Concat([nn.ReLU(), nn.Identity()]), lambda x: ops.concat([ops.relu(x), x], axis=-1)),
-])
+@pytest.mark.parametrize(
+    ("layer", "op"),
+    [
+        (nn.MaxPool2d(3, 2, padding=1), lambda x: ops.max_pool2d(x, 3, stride=2, padding=1)),
+        (nn.MaxPool2d(3, ceil_mode=True), lambda x: ops.max_pool2d(x, 3, ceil_mode=True)),
+        (
+            nn.AvgPool2d(3, 1, padding=1, count_include_pad=False),
+            lambda x: ops.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False),
+        ),
+        (nn.AdaptiveAvgPool2d((2, 3)), lambda x: ops.adaptive_avg_pool2d(x, (2, 3))),
+        (nn.GlobalAvgPool(), ops.global_avg_pool),
+        (nn.ReLU(), ops.relu),
+        (nn.Flatten(), ops.flatten),
+        (nn.Identity(), lambda x: x),
+        (nn.Concat([nn.ReLU(), nn.Identity()]), lambda x: ops.concat([ops.relu(x), x], axis=-1)),
+    ],
+)
 def test_layers_without_parameters(layer: nn.Module, op: object):
     np.testing.assert_array_equal(layer(X).numpy(), op(X).numpy())
     assert list(layer.parameters()) == []
@@ -37,7 +42,9 @@ def test_conv2d_learns_weight_and_bias():
 
 def test_conv2d_starts_he_normal():
     weight = nn.Conv2d(64, 128, 3).weight.data
-    assert weight.std() == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.02)  # 73,728 draws: 0.3 % is one standard error
+    assert weight.std() == pytest.approx(
+        np.sqrt(2 / (9 * 64)), rel=0.02
+    )  # 73,728 draws: 0.3 % is one standard error
     assert abs(weight.mean()) < 1e-3
 
 
@@ -61,7 +68,9 @@ def test_batch_norm_uses_the_batch_in_training_and_its_statistics_in_evaluation(
 
 def test_batch_norm_adds_a_residual_before_the_relu():
     layer = nn.BatchNorm2d(4, activation="relu").eval()
-    np.testing.assert_allclose(layer(X, residual=X).numpy(), np.maximum(X.data / np.sqrt(1 + 1e-5) + X.data, 0), rtol=1e-5)
+    np.testing.assert_allclose(
+        layer(X, residual=X).numpy(), np.maximum(X.data / np.sqrt(1 + 1e-5) + X.data, 0), rtol=1e-5
+    )
 
 
 def test_dropout_only_in_training():
@@ -72,11 +81,14 @@ def test_dropout_only_in_training():
     assert layer.eval()(X).numpy() is X.data
 
 
-@pytest.mark.parametrize(("make", "text"), [
-    (lambda: nn.Dropout(1.5), "p is 1.5, it must be a probability"),
-    (lambda: nn.Conv2d(3, 4, 3, groups=2), "groups is 2, it must divide in_channels 3"),
-    (lambda: nn.Conv2d(3, 4, 0), "kernel_size is 0, it must be at least 1"),
-])
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: nn.Dropout(1.5), "p is 1.5, it must be a probability"),
+        (lambda: nn.Conv2d(3, 4, 3, groups=2), "groups is 2, it must divide in_channels 3"),
+        (lambda: nn.Conv2d(3, 4, 0), "kernel_size is 0, it must be at least 1"),
+    ],
+)
 def test_bad_arguments(make: object, text: str):
     with pytest.raises(ValueError, match=text):
         make()

@@ -17,8 +17,15 @@ class Block(nn.Module):
         return self.body(x) + self.shortcut(x)
 
 
-NAMES = ["body.conv.weight", "body.conv.bias", "body.bn.weight", "body.bn.bias", "body.bn.running_mean", "body.bn.running_var",
-         "shortcut.weight"]
+NAMES = [
+    "body.conv.weight",
+    "body.conv.bias",
+    "body.bn.weight",
+    "body.bn.bias",
+    "body.bn.running_mean",
+    "body.bn.running_var",
+    "shortcut.weight",
+]
 
 
 def image(n: int = 2) -> md.Tensor:
@@ -62,11 +69,19 @@ def test_state_dict_is_a_copy_and_loads_back():
 def test_loading_changes_nothing_when_it_fails():
     block = Block()
     before = block.state_dict()
-    state = {**block.state_dict(), "body.conv.weight": np.zeros((3, 3, 3, 4)), "shortcut.weight": np.zeros((1, 1, 3, 5))}
-    with pytest.raises(CheckpointError, match=r"shortcut.weight has shape \(1, 1, 3, 5\) in the state but \(1, 1, 3, 4\)"):
+    state = {
+        **block.state_dict(),
+        "body.conv.weight": np.zeros((3, 3, 3, 4)),
+        "shortcut.weight": np.zeros((1, 1, 3, 5)),
+    }
+    with pytest.raises(
+        CheckpointError, match=r"shortcut.weight has shape \(1, 1, 3, 5\) in the state but \(1, 1, 3, 4\)"
+    ):
         block.load_state_dict(state)
     with pytest.raises(CheckpointError, match=r"missing shortcut.weight; unexpected extra"):
-        block.load_state_dict({**{n: v for n, v in before.items() if n != "shortcut.weight"}, "extra": np.zeros(1)})
+        block.load_state_dict(
+            {**{n: v for n, v in before.items() if n != "shortcut.weight"}, "extra": np.zeros(1)}
+        )
     for name, value in block.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
 
@@ -87,7 +102,9 @@ def test_train_and_eval_reach_every_module_and_return_self():
 
 def test_hooks_see_module_inputs_and_output_until_removed():
     block, seen = Block(), []
-    handle = block.body.conv.register_forward_hook(lambda m, inputs, output: seen.append((m, inputs[0].shape, output.shape)))
+    handle = block.body.conv.register_forward_hook(
+        lambda m, inputs, output: seen.append((m, inputs[0].shape, output.shape))
+    )
     block(image())
     handle.remove()
     handle.remove()
@@ -123,4 +140,5 @@ def test_a_module_without_forward():
 
 def test_repr_shows_the_tree():
     assert repr(nn.Sequential({"a": nn.Conv2d(3, 4, 3, stride=2), "b": nn.ReLU()})) == (
-        "Sequential(\n  (a): Conv2d(3, 4, (3, 3), stride=2)\n  (b): ReLU()\n)")
+        "Sequential(\n  (a): Conv2d(3, 4, (3, 3), stride=2)\n  (b): ReLU()\n)"
+    )

@@ -9,7 +9,7 @@ import pytest
 from minidl.backend.cpu import memory
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def _poisoned_memory() -> Iterator[None]:
     empty = memory.empty
 

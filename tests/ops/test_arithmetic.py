@@ -18,15 +18,28 @@ MAY_BE_ZERO = GradcheckSettings(allow_zero=True)
 
 BINARY = pytest.mark.parametrize(
     ("op", "values"),
-    [(ops.add, ("normal", "ties")), (ops.sub, ("normal", "ties")), (ops.mul, ("normal", "ties")),
-     (ops.div, ("positive",)), (ops.pow, ("positive",)),
-     (ops.maximum, ("normal", "ties")), (ops.minimum, ("normal", "ties"))],
-    ids=lambda value: getattr(value, "__name__", None) or "-".join(value))
+    [
+        (ops.add, ("normal", "ties")),
+        (ops.sub, ("normal", "ties")),
+        (ops.mul, ("normal", "ties")),
+        (ops.div, ("positive",)),
+        (ops.pow, ("positive",)),
+        (ops.maximum, ("normal", "ties")),
+        (ops.minimum, ("normal", "ties")),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) or "-".join(value),
+)
 UNARY = pytest.mark.parametrize(
     ("op", "values"),
-    [(ops.neg, ("normal", "ties")), (ops.abs, ("normal", "ties")), (ops.exp, ("normal", "ties")),
-     (ops.log, ("positive",)), (ops.sqrt, ("positive",))],
-    ids=lambda value: getattr(value, "__name__", None) or "-".join(value))
+    [
+        (ops.neg, ("normal", "ties")),
+        (ops.abs, ("normal", "ties")),
+        (ops.exp, ("normal", "ties")),
+        (ops.log, ("positive",)),
+        (ops.sqrt, ("positive",)),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) or "-".join(value),
+)
 
 
 @BINARY
@@ -53,8 +66,12 @@ def test_unary_ops(op: Callable[..., Tensor], values: tuple[str, ...]) -> None:
 @given(strategies.broadcastable_arrays(3))
 def test_where(arrays: list[np.ndarray]) -> None:
     condition, a, b = arrays
-    assert agree(lambda a, b: ops.where(condition > 0, a, b), PairCase(a=a, b=b), bound=lambda u, a, b: 0.0,
-                 reference=lambda a, b: np.where(condition > 0, a, b).astype(np.float64))
+    assert agree(
+        lambda a, b: ops.where(condition > 0, a, b),
+        PairCase(a=a, b=b),
+        bound=lambda u, a, b: 0.0,
+        reference=lambda a, b: np.where(condition > 0, a, b).astype(np.float64),
+    )
     assert gradcheck(lambda a, b: ops.where(condition > 0, a, b), a, b, settings=MAY_BE_ZERO)
 
 

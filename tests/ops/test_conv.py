@@ -41,12 +41,16 @@ def test_conv2d_gradients(case: Conv2dCase, plan: str) -> None:
         assert gradcheck(ops.conv2d, *case.inputs, settings=MAY_BE_ZERO, **case.options)
 
 
-@pytest.mark.parametrize("case", [
-    case_of((2, 5, 5, 3), (3, 3, 3, 4), padding=1),
-    case_of((1, 4, 6, 2), (1, 1, 2, 3)),
-    case_of((2, 5, 4, 4), (3, 2, 1, 8), groups=4, stride=2, padding=((0, 1), (1, 0))),
-    case_of((1, 7, 6, 2), (3, 3, 2, 2), dilation=2, padding="same"),
-], ids=["3x3", "1x1", "depthwise", "dilated"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        case_of((2, 5, 5, 3), (3, 3, 3, 4), padding=1),
+        case_of((1, 4, 6, 2), (1, 1, 2, 3)),
+        case_of((2, 5, 4, 4), (3, 2, 1, 8), groups=4, stride=2, padding=((0, 1), (1, 0))),
+        case_of((1, 7, 6, 2), (3, 3, 2, 2), dilation=2, padding="same"),
+    ],
+    ids=["3x3", "1x1", "depthwise", "dilated"],
+)
 def test_conv2d_gradients_element_by_element(case: Conv2dCase) -> None:
     """Also proves that the drawn checks above, which accept zeros, have something to check."""
     assert gradcheck(ops.conv2d, *case.inputs, settings=GradcheckSettings(full=True), **case.options)
@@ -67,15 +71,19 @@ def test_fused_relu_is_relu_after_the_convolution(case: Conv2dCase) -> None:
 
 
 # Large enough for several tiles and threads, with remainders at every edge; NIN's and ResNet's windows.
-@pytest.mark.parametrize("case", [
-    case_of((3, 33, 31, 3), (5, 5, 3, 8), padding=2),
-    case_of((2, 15, 17, 16), (3, 3, 16, 16), padding=1, activation="relu"),
-    case_of((2, 19, 16, 8), (3, 3, 8, 8), stride=2, padding=1),
-    case_of((2, 40, 30, 5), (1, 1, 5, 7)),
-    case_of((1, 30, 30, 4), (7, 7, 4, 4), stride=2, padding=3),
-    case_of((2, 12, 12, 6), (1, 7, 6, 4), padding=(0, 3)),
-    case_of((2, 14, 14, 12), (3, 3, 1, 12), groups=12, padding=1),
-], ids=lambda case: f"{case.weight.shape}")
+@pytest.mark.parametrize(
+    "case",
+    [
+        case_of((3, 33, 31, 3), (5, 5, 3, 8), padding=2),
+        case_of((2, 15, 17, 16), (3, 3, 16, 16), padding=1, activation="relu"),
+        case_of((2, 19, 16, 8), (3, 3, 8, 8), stride=2, padding=1),
+        case_of((2, 40, 30, 5), (1, 1, 5, 7)),
+        case_of((1, 30, 30, 4), (7, 7, 4, 4), stride=2, padding=3),
+        case_of((2, 12, 12, 6), (1, 7, 6, 4), padding=(0, 3)),
+        case_of((2, 14, 14, 12), (3, 3, 1, 12), groups=12, padding=1),
+    ],
+    ids=lambda case: f"{case.weight.shape}",
+)
 def test_conv2d_on_larger_images(case: Conv2dCase) -> None:
     assert agree(ops.conv2d, case)
     assert gradcheck(ops.conv2d, *case.inputs, **case.options)
@@ -123,11 +131,14 @@ def test_the_image_gets_no_gradient_when_nobody_wants_it(monkeypatch: pytest.Mon
     assert weight.grad is not None
 
 
-@pytest.mark.parametrize(("forms", "size"), [
-    ((0, "valid", (0, 0), ((0, 0), (0, 0))), (5, 6)),
-    ((1, (1, 1), ((1, 1), (1, 1)), "same"), (5, 6)),
-    ((((0, 1), (0, 1)), "same"), (6, 6)),
-])
+@pytest.mark.parametrize(
+    ("forms", "size"),
+    [
+        ((0, "valid", (0, 0), ((0, 0), (0, 0))), (5, 6)),
+        ((1, (1, 1), ((1, 1), (1, 1)), "same"), (5, 6)),
+        ((((0, 1), (0, 1)), "same"), (6, 6)),
+    ],
+)
 def test_forms_of_padding_that_mean_the_same(forms: tuple[Any, ...], size: tuple[int, int]) -> None:
     x, weight = normal(1, *size, 2), normal(3, 3, 2, 3, seed=1)
     stride = 2 if size == (6, 6) else 1
@@ -201,16 +212,19 @@ def test_shapes_that_do_not_fit(x: Any, weight: Any, bias: Any, options: dict[st
         ops.conv2d(np.zeros(x), np.zeros(weight), None if bias is None else np.zeros(bias), **options)
 
 
-@pytest.mark.parametrize(("options", "text"), [
-    ({"stride": 0}, "stride is 0, it must be at least 1"),
-    ({"stride": (1, 2, 3)}, r"stride is \(1, 2, 3\); give an integer or a pair"),
-    ({"stride": 1.5}, "stride is 1.5; give an integer or a pair"),
-    ({"dilation": 0}, "dilation is 0, it must be at least 1"),
-    ({"padding": -1}, "padding is -1, it must be at least 0"),
-    ({"padding": "full"}, "padding is 'full'; the names are 'same' and 'valid'"),
-    ({"padding": ((1, 2), (3,))}, r"padding is \(3,\); give"),
-    ({"activation": "swish"}, "activation is 'swish'; it may be None or 'relu'"),
-])
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"stride": 0}, "stride is 0, it must be at least 1"),
+        ({"stride": (1, 2, 3)}, r"stride is \(1, 2, 3\); give an integer or a pair"),
+        ({"stride": 1.5}, "stride is 1.5; give an integer or a pair"),
+        ({"dilation": 0}, "dilation is 0, it must be at least 1"),
+        ({"padding": -1}, "padding is -1, it must be at least 0"),
+        ({"padding": "full"}, "padding is 'full'; the names are 'same' and 'valid'"),
+        ({"padding": ((1, 2), (3,))}, r"padding is \(3,\); give"),
+        ({"activation": "swish"}, "activation is 'swish'; it may be None or 'relu'"),
+    ],
+)
 def test_bad_options(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=f"conv2d: {text}"):
         ops.conv2d(np.zeros((1, 8, 8, 2)), np.zeros((3, 3, 2, 4)), **options)

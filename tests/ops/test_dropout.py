@@ -69,8 +69,8 @@ def test_large_arrays_are_masked_by_several_threads_alike(dtype: type) -> None:
         words = [
             reference.philox((block, 0, 0, 0), (0, DROPOUT)) for block in range(start // 4, start // 4 + 4)
         ]
-        expected = np.array(words).ravel()[:len(y[start:start + 16])] >= np.floor(0.3 * 2**32)
-        np.testing.assert_array_equal(y[start:start + 16] != 0, expected)
+        expected = np.array(words).ravel()[: len(y[start : start + 16])] >= np.floor(0.3 * 2**32)
+        np.testing.assert_array_equal(y[start : start + 16] != 0, expected)
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])

@@ -33,8 +33,12 @@ def test_matmul_of_transposed_views() -> None:
 
 def test_a_long_product_stays_within_its_bound() -> None:
     rng = np.random.default_rng(0)
-    assert agree(ops.linear, LinearCase(x=rng.standard_normal((3, 700)), weight=rng.standard_normal((700, 4)),
-                                        bias=rng.standard_normal(4)))
+    assert agree(
+        ops.linear,
+        LinearCase(
+            x=rng.standard_normal((3, 700)), weight=rng.standard_normal((700, 4)), bias=rng.standard_normal(4)
+        ),
+    )
 
 
 @pytest.mark.parametrize(

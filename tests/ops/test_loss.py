@@ -22,10 +22,15 @@ def test_cross_entropy(case: CrossEntropyCase) -> None:
     assert gradcheck(ops.cross_entropy, *case.inputs, **case.options)
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"reduction": "none"},
-    {"label_smoothing": 0.1, "ignore_index": 2, "class_weight": np.array([0.5, 2.0, 1.0])},
-], ids=["plain", "none", "all-options"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"reduction": "none"},
+        {"label_smoothing": 0.1, "ignore_index": 2, "class_weight": np.array([0.5, 2.0, 1.0])},
+    ],
+    ids=["plain", "none", "all-options"],
+)
 def test_gradients_element_by_element(options: dict[str, Any]) -> None:
     assert gradcheck(ops.cross_entropy, LOGITS, LABELS, settings=GradcheckSettings(full=True), **options)
 
@@ -108,8 +113,10 @@ def test_a_mean_over_ignored_labels_only() -> None:
     assert ops.cross_entropy(LOGITS, np.full(4, 9), ignore_index=9, reduction="sum").item() == 0
 
 
-@pytest.mark.parametrize(("shape", "text"), [((3,), r"logits have shape \(3,\), they must be \(N, K\)"),
-                                             ((0, 3), "a batch of size 0 has no loss")])
+@pytest.mark.parametrize(
+    ("shape", "text"),
+    [((3,), r"logits have shape \(3,\), they must be \(N, K\)"), ((0, 3), "a batch of size 0 has no loss")],
+)
 def test_logits_that_are_no_batch(shape: tuple[int, ...], text: str) -> None:
     with pytest.raises(ShapeError, match=f"cross_entropy: .*{text}"):
         ops.cross_entropy(np.zeros(shape), np.zeros(0, np.int64))

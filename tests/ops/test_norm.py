@@ -56,12 +56,16 @@ def test_batch_norm_gradients(case: BatchNormCase) -> None:
     assert check_gradients(case, MAY_BE_ZERO)
 
 
-@pytest.mark.parametrize("case", [
-    case_of(2, 3, 2, 2, training=True),
-    case_of(2, 3, 2, 2, training=False),
-    case_of(2, 2, 3, 2, training=True, activation="relu", residual=True),
-    case_of(2, 2, 3, 2, training=False, activation="relu", residual=True),
-], ids=["train", "eval", "train-fused", "eval-fused"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        case_of(2, 3, 2, 2, training=True),
+        case_of(2, 3, 2, 2, training=False),
+        case_of(2, 2, 3, 2, training=True, activation="relu", residual=True),
+        case_of(2, 2, 3, 2, training=False, activation="relu", residual=True),
+    ],
+    ids=["train", "eval", "train-fused", "eval-fused"],
+)
 def test_batch_norm_gradients_element_by_element(case: BatchNormCase) -> None:
     assert check_gradients(case, GradcheckSettings(full=True))
 
@@ -119,8 +123,10 @@ def test_fused_is_unfused() -> None:
     case = case_of(2, 3, 3, 2, training=True, activation="relu", residual=True)
 
     def results(fused: bool) -> list[np.ndarray]:
-        x, gamma, beta, residual = (tensor(array, requires_grad=True)
-                                    for array in (case.x, case.gamma, case.beta, case.options["residual"]))
+        x, gamma, beta, residual = (
+            tensor(array, requires_grad=True)
+            for array in (case.x, case.gamma, case.beta, case.options["residual"])
+        )
         statistics = case.running_mean.copy(), case.running_var.copy()
         if fused:
             y = ops.batch_norm(
@@ -143,8 +149,16 @@ def test_repeated_backward_with_one_upstream_tensor() -> None:
         for array in (case.x, case.gamma, case.beta, case.options["residual"])
     ]
     x, gamma, beta, residual = leaves
-    y = ops.batch_norm(x, gamma, beta, case.running_mean, case.running_var, training=True, activation="relu",
-                       residual=residual)
+    y = ops.batch_norm(
+        x,
+        gamma,
+        beta,
+        case.running_mean,
+        case.running_var,
+        training=True,
+        activation="relu",
+        residual=residual,
+    )
     upstream = Tensor(normal(*y.shape, seed=6))
     y.backward(upstream, retain_graph=True)
     once = [leaf.grad.data.copy() for leaf in leaves if leaf.grad is not None]

@@ -85,15 +85,18 @@ def test_max_pool_shows_nan() -> None:
     assert np.isfinite(y).sum() == 3
 
 
-@pytest.mark.parametrize(("size", "kernel_size", "stride", "padding", "floor", "ceil"), [
-    (28, 3, 2, 0, 13, 14),  # Caffe's GoogLeNet pools
-    (32, 3, 2, 0, 15, 16),  # NIN's
-    (32, 3, 2, 1, 16, 17),
-    (6, 2, 2, 1, 4, 4),
-    (6, 3, 2, 1, 3, 4),
-    (5, 2, 3, 1, 2, 2),  # a third window would start in the padding behind the image: dropped
-    (7, 1, 3, 0, 3, 3),
-])
+@pytest.mark.parametrize(
+    ("size", "kernel_size", "stride", "padding", "floor", "ceil"),
+    [
+        (28, 3, 2, 0, 13, 14),  # Caffe's GoogLeNet pools
+        (32, 3, 2, 0, 15, 16),  # NIN's
+        (32, 3, 2, 1, 16, 17),
+        (6, 2, 2, 1, 4, 4),
+        (6, 3, 2, 1, 3, 4),
+        (5, 2, 3, 1, 2, 2),  # a third window would start in the padding behind the image: dropped
+        (7, 1, 3, 0, 3, 3),
+    ],
+)
 def test_rounding_of_the_output_size(
     size: int, kernel_size: int, stride: int, padding: int, floor: int, ceil: int
 ) -> None:

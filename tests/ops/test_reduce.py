@@ -29,11 +29,14 @@ def test_a_long_sum_stays_within_its_bound() -> None:
         assert agree(op, ArrayCase(x=x, options={"axis": 1}))
 
 
-@pytest.mark.parametrize(("axis", "winners"), [
-    (None, [[1, 0, 0], [0, 0, 0]]),
-    (0, [[1, 1, 0], [0, 0, 1]]),
-    (1, [[1, 0, 0], [1, 0, 0]]),
-])
+@pytest.mark.parametrize(
+    ("axis", "winners"),
+    [
+        (None, [[1, 0, 0], [0, 0, 0]]),
+        (0, [[1, 1, 0], [0, 0, 1]]),
+        (1, [[1, 0, 0], [1, 0, 0]]),
+    ],
+)
 def test_of_equal_maxima_the_first_receives_the_gradient(axis: int | None, winners: list[list[int]]) -> None:
     x = tensor(np.array([[7.0, 7.0, 3.0], [7.0, 5.0, 7.0]]), requires_grad=True)
     y = ops.max(x, axis=axis)

@@ -20,9 +20,14 @@ def adamw(p, g, state, t, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("options", [
-    {}, {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1},
-], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize(("optimiser", "rule"), [(Adam, adam), (AdamW, adamw)])
 def test_adam_is_the_papers_algorithm(agrees_with, optimiser, rule, dtype, options):
     agrees_with(optimiser, rule, dtype, **options)
@@ -49,13 +54,16 @@ def test_late_first_gradient_is_corrected_like_any_first(make_parameters):
     np.testing.assert_array_equal(late.data, after_one)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"lr": -1.0}, r"lr is -1.0"),
-    ({"betas": (1.0, 0.999)}, r"betas\[0\] is 1.0, it must lie in 0 <= betas\[0\] < 1"),
-    ({"betas": (0.9, -0.1)}, r"betas\[1\] is -0.1"),
-    ({"eps": -1e-8}, r"eps is -1e-08"),
-    ({"weight_decay": -0.1}, r"weight_decay is -0.1"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": -1.0}, r"lr is -1.0"),
+        ({"betas": (1.0, 0.999)}, r"betas\[0\] is 1.0, it must lie in 0 <= betas\[0\] < 1"),
+        ({"betas": (0.9, -0.1)}, r"betas\[1\] is -0.1"),
+        ({"eps": -1e-8}, r"eps is -1e-08"),
+        ({"weight_decay": -0.1}, r"weight_decay is -0.1"),
+    ],
+)
 @pytest.mark.parametrize("optimiser", [Adam, AdamW])
 def test_numbers_out_of_range_are_refused(make_parameters, optimiser, options, message):
     with pytest.raises(ValueError, match=f"{optimiser.__name__}: {message}"):

@@ -89,12 +89,15 @@ def test_a_run_continued_from_its_state_has_the_same_bits(make_parameters):
     assert not np.array_equal(state["average.0"], ema.averages[0])  # the state is a copy
 
 
-@pytest.mark.parametrize(("entries", "message"), [
-    ({"average.9": np.zeros(1)}, r"has the unknown 'average.9'"),
-    ({"average.1": np.zeros((2, 3), "f")}, r"'average.1' has shape \(2, 3\), but \(2, 3, 4\) is needed"),
-    ({"average.0": np.zeros(5)}, r"'average.0' is float64, but float32 is needed"),
-    ({"decay": "much"}, r"'decay' is 'much', not a number"),
-])
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"average.9": np.zeros(1)}, r"has the unknown 'average.9'"),
+        ({"average.1": np.zeros((2, 3), "f")}, r"'average.1' has shape \(2, 3\), but \(2, 3, 4\) is needed"),
+        ({"average.0": np.zeros(5)}, r"'average.0' is float64, but float32 is needed"),
+        ({"decay": "much"}, r"'decay' is 'much', not a number"),
+    ],
+)
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(make_parameters, entries, message):
     ema = EMA(make_parameters())
     before = ema.state_dict()

@@ -20,7 +20,10 @@ KINDS = {
     "rmsprop momentum": partial(RMSprop, lr=0.01, momentum=0.9, eps=1.0),
 }
 OTHER_NUMBERS = {
-    SGD: {"lr": 3.0}, Adam: {"betas": (0.1, 0.2)}, AdamW: {"weight_decay": 0.5}, RMSprop: {"decay": 0.5},
+    SGD: {"lr": 3.0},
+    Adam: {"betas": (0.1, 0.2)},
+    AdamW: {"weight_decay": 0.5},
+    RMSprop: {"decay": 0.5},
 }
 
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
@@ -160,19 +163,22 @@ def without(state, *keys):
     return {key: value for key, value in state.items() if key not in keys}
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (lambda s: s | {"optimizer": "SGD"}, r"'optimizer' is 'SGD' in this state, it must be 'Adam'"),
-    (lambda s: {}, r"'optimizer' is None"),
-    (lambda s: without(s, "lr"), r"the state lacks 'lr'"),
-    (lambda s: without(s, "mean.1"), r"the state lacks 'mean.1'; was it made for other parameters"),
-    (lambda s: without(s, *[key for key in s if "." in key]), r"'mean.0', 'mean.1', 'mean.2' and 3 more"),
-    (lambda s: s | {"velocity": 1}, r"has the unknown 'velocity'"),
-    (lambda s: s | {"eps": "small"}, r"'eps' is 'small', not a number"),
-    (lambda s: s | {"lr": None}, r"'lr' is None, not a number"),
-    (lambda s: s | {"mean.1": np.zeros((2, 3), "f")}, r"'mean.1' has shape \(2, 3\), but \(2, 3, 4\)"),
-    (lambda s: s | {"mean_square.0": np.zeros(5)}, r"'mean_square.0' is float64, but float32 is needed"),
-    (lambda s: s | {"steps": np.zeros(2, np.int64)}, r"'steps' has shape \(2,\), but \(3,\) is needed"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: s | {"optimizer": "SGD"}, r"'optimizer' is 'SGD' in this state, it must be 'Adam'"),
+        (lambda s: {}, r"'optimizer' is None"),
+        (lambda s: without(s, "lr"), r"the state lacks 'lr'"),
+        (lambda s: without(s, "mean.1"), r"the state lacks 'mean.1'; was it made for other parameters"),
+        (lambda s: without(s, *[key for key in s if "." in key]), r"'mean.0', 'mean.1', 'mean.2' and 3 more"),
+        (lambda s: s | {"velocity": 1}, r"has the unknown 'velocity'"),
+        (lambda s: s | {"eps": "small"}, r"'eps' is 'small', not a number"),
+        (lambda s: s | {"lr": None}, r"'lr' is None, not a number"),
+        (lambda s: s | {"mean.1": np.zeros((2, 3), "f")}, r"'mean.1' has shape \(2, 3\), but \(2, 3, 4\)"),
+        (lambda s: s | {"mean_square.0": np.zeros(5)}, r"'mean_square.0' is float64, but float32 is needed"),
+        (lambda s: s | {"steps": np.zeros(2, np.int64)}, r"'steps' has shape \(2,\), but \(3,\) is needed"),
+    ],
+)
 def test_an_unfit_state_is_refused_and_changes_nothing(make_parameters, give_gradients, spoil, message):
     params = make_parameters()
     optimizer = Adam(params, lr=0.25)

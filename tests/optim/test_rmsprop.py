@@ -15,10 +15,16 @@ def rule(p, g, state, t, lr, decay=0.9, momentum=0.0, eps=1e-10, weight_decay=0.
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("options", [
-    {}, {"decay": 0.5, "weight_decay": 0.1}, {"momentum": 0.9},
-    {"decay": 0.9, "momentum": 0.9, "eps": 1.0, "weight_decay": 4e-5},
-], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"decay": 0.5, "weight_decay": 0.1},
+        {"momentum": 0.9},
+        {"decay": 0.9, "momentum": 0.9, "eps": 1.0, "weight_decay": 4e-5},
+    ],
+    ids=str,
+)
 def test_rmsprop_is_tensorflows_rule(agrees_with, dtype, options):
     agrees_with(RMSprop, rule, dtype, lr=0.045, **options)
 
@@ -41,13 +47,16 @@ def test_learning_rate_is_inside_the_velocity():
     np.testing.assert_allclose(p.data, 1.5 * first, rtol=1e-15)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"lr": float("inf")}, "RMSprop: lr is inf"),
-    ({"lr": 0.1, "decay": 1.0}, "RMSprop: decay is 1.0, it must lie in 0 <= decay < 1"),
-    ({"lr": 0.1, "momentum": -0.9}, "RMSprop: momentum is -0.9"),
-    ({"lr": 0.1, "eps": -1.0}, "RMSprop: eps is -1.0"),
-    ({"lr": 0.1, "weight_decay": -1.0}, "RMSprop: weight_decay is -1.0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": float("inf")}, "RMSprop: lr is inf"),
+        ({"lr": 0.1, "decay": 1.0}, "RMSprop: decay is 1.0, it must lie in 0 <= decay < 1"),
+        ({"lr": 0.1, "momentum": -0.9}, "RMSprop: momentum is -0.9"),
+        ({"lr": 0.1, "eps": -1.0}, "RMSprop: eps is -1.0"),
+        ({"lr": 0.1, "weight_decay": -1.0}, "RMSprop: weight_decay is -1.0"),
+    ],
+)
 def test_numbers_out_of_range_are_refused(make_parameters, options, message):
     with pytest.raises(ValueError, match=message):
         RMSprop(make_parameters(), **options)

@@ -117,14 +117,20 @@ def test_per_can_be_chosen(optimizer):
         StepLR(optimizer, 5, per="batch")
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (lambda s: {**s, "schedule": "StepLR"}, r"'schedule' is 'StepLR' in this state, it must be 'Warmup'"),
-    (lambda s: without(s, "count"), r"the state lacks 'count'"),
-    (lambda s: without(s, "after.count", "after.base_lr"), r"the state lacks 'after.count', 'after.base_lr'"),
-    (lambda s: {**s, "after.schedule": "StepLR"}, r"'schedule' is 'StepLR' in this state, .* 'CosineLR'"),
-    (lambda s: {**s, "gamma": 1}, r"has the unknown 'gamma'"),
-    (lambda s: {**s, "count": "many"}, r"'count' is 'many', not a number"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: {**s, "schedule": "StepLR"}, r"'schedule' is 'StepLR' in this state, it must be 'Warmup'"),
+        (lambda s: without(s, "count"), r"the state lacks 'count'"),
+        (
+            lambda s: without(s, "after.count", "after.base_lr"),
+            r"the state lacks 'after.count', 'after.base_lr'",
+        ),
+        (lambda s: {**s, "after.schedule": "StepLR"}, r"'schedule' is 'StepLR' in this state, .* 'CosineLR'"),
+        (lambda s: {**s, "gamma": 1}, r"has the unknown 'gamma'"),
+        (lambda s: {**s, "count": "many"}, r"'count' is 'many', not a number"),
+    ],
+)
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(optimizer, spoil, message):
     schedule = Warmup(optimizer, 3, CosineLR(optimizer, 6))
     schedule.step()
@@ -135,19 +141,25 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(optimizer, spo
     assert optimizer.lr == schedule.lr == rate
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda o: StepLR(o, 0), "StepLR: step_size is 0, it must be a whole number of at least 1"),
-    (lambda o: StepLR(o, 2.5), "StepLR: step_size is 2.5"),
-    (lambda o: StepLR(o, 2, gamma=-1.0), "StepLR: gamma is -1.0"),
-    (lambda o: ExponentialLR(o, step_size=0), "ExponentialLR: step_size is 0"),
-    (lambda o: CosineLR(o, -3), "CosineLR: total_steps is -3"),
-    (lambda o: CosineLR(o, 3, min_lr=-0.1), "CosineLR: min_lr is -0.1"),
-    (lambda o: OneCycleLR(o, -1.0, 10), "OneCycleLR: max_lr is -1.0"),
-    (lambda o: OneCycleLR(o, 1.0, 10, warmup_fraction=1.0), "OneCycleLR: warmup_fraction is 1.0, it"),
-    (lambda o: Warmup(o, 0), "Warmup: steps is 0"),
-    (lambda o: Warmup(o, 3, StepLR(o, 2)), 'Warmup: it counts per="step" but after=StepLR per="epoch"'),
-    (lambda o: Warmup(o, 3, CosineLR(SGD(o.params, lr=1), 2)), "Warmup: after=CosineLR was made for another"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda o: StepLR(o, 0), "StepLR: step_size is 0, it must be a whole number of at least 1"),
+        (lambda o: StepLR(o, 2.5), "StepLR: step_size is 2.5"),
+        (lambda o: StepLR(o, 2, gamma=-1.0), "StepLR: gamma is -1.0"),
+        (lambda o: ExponentialLR(o, step_size=0), "ExponentialLR: step_size is 0"),
+        (lambda o: CosineLR(o, -3), "CosineLR: total_steps is -3"),
+        (lambda o: CosineLR(o, 3, min_lr=-0.1), "CosineLR: min_lr is -0.1"),
+        (lambda o: OneCycleLR(o, -1.0, 10), "OneCycleLR: max_lr is -1.0"),
+        (lambda o: OneCycleLR(o, 1.0, 10, warmup_fraction=1.0), "OneCycleLR: warmup_fraction is 1.0, it"),
+        (lambda o: Warmup(o, 0), "Warmup: steps is 0"),
+        (lambda o: Warmup(o, 3, StepLR(o, 2)), 'Warmup: it counts per="step" but after=StepLR per="epoch"'),
+        (
+            lambda o: Warmup(o, 3, CosineLR(SGD(o.params, lr=1), 2)),
+            "Warmup: after=CosineLR was made for another",
+        ),
+    ],
+)
 def test_bad_arguments_are_refused(optimizer, make, message):
     with pytest.raises(ValueError, match=message):
         make(optimizer)

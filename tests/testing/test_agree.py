@@ -43,14 +43,18 @@ def test_any_order_of_the_sum_agrees() -> None:
         assert agree(named(fn, "linear"), LINEAR)
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda x, weight, bias: x @ weight,
-    lambda x, weight, bias: x[:, 1:] @ weight[1:] + bias,
-    lambda x, weight, bias: (x @ weight + bias) * x.dtype.type(1 + 1e-4),
-    lambda x, weight, bias: np.where(np.eye(3, 4, 2) > 0, 0, x @ weight + bias),
-    lambda x, weight, bias: (x.astype(np.float16) @ weight.astype(np.float16)).astype(x.dtype) + bias,
-    lambda x, weight, bias: x @ weight + bias + np.where(np.eye(3, 4) > 0, np.nan, 0).astype(x.dtype),
-], ids=["no-bias", "a-term-less", "factor", "one-element", "half-precision", "nan"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda x, weight, bias: x @ weight,
+        lambda x, weight, bias: x[:, 1:] @ weight[1:] + bias,
+        lambda x, weight, bias: (x @ weight + bias) * x.dtype.type(1 + 1e-4),
+        lambda x, weight, bias: np.where(np.eye(3, 4, 2) > 0, 0, x @ weight + bias),
+        lambda x, weight, bias: (x.astype(np.float16) @ weight.astype(np.float16)).astype(x.dtype) + bias,
+        lambda x, weight, bias: x @ weight + bias + np.where(np.eye(3, 4) > 0, np.nan, 0).astype(x.dtype),
+    ],
+    ids=["no-bias", "a-term-less", "factor", "one-element", "half-precision", "nan"],
+)
 def test_what_rounding_does_not_explain_is_caught(wrong: Any) -> None:
     with pytest.raises(AssertionError, match="further from the reference than rounding explains"):
         agree(named(wrong, "linear"), LINEAR)

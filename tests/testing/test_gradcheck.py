@@ -23,6 +23,7 @@ def product(
     grad_a: Callable[..., Array] | None = None, grad_b: Callable[..., Array] | None = None
 ) -> Callable[..., Tensor]:
     """a * b as an op, with its gradients (functions of a, b and g) replaced at will."""
+
     def multiply(a: Array, b: Array) -> Any:
         def vjp_a(g: Array) -> Array:
             return grad_a(a, b, g) if grad_a else g * b
@@ -37,6 +38,7 @@ def product(
 
 def of_one(forward: Callable[[Array], Array], grad: Callable[[Array, Array], Array]) -> Callable[..., Tensor]:
     """An op of one argument from its value and its gradient, a function of x and g."""
+
     def function(x: Array) -> Any:
         def grad_x(g: Array) -> Array:
             return grad(x, g)
@@ -72,16 +74,20 @@ def test_arguments_that_are_no_float_arrays_pass_through() -> None:
     assert gradcheck(pick, [X, Y], np.array([1]), None, scale=3)
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda a, b, g: -g * a,
-    lambda a, b, g: g * a * 1.001,
-    lambda a, b, g: g * b,
-    lambda a, b, g: np.zeros_like(a),
-    lambda a, b, g: g * a.mean(),
-    lambda a, b, g: (g * a).mean(0, keepdims=True) + 0 * b,
-    lambda a, b, g: np.where(np.arange(a.size).reshape(a.shape) == 5, 0, g * a),
-    lambda a, b, g: np.where(np.arange(a.size).reshape(a.shape) == 5, np.nan, g * a),
-], ids=["sign", "factor", "operand", "zero", "mean", "reduced", "one-element", "nan"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda a, b, g: -g * a,
+        lambda a, b, g: g * a * 1.001,
+        lambda a, b, g: g * b,
+        lambda a, b, g: np.zeros_like(a),
+        lambda a, b, g: g * a.mean(),
+        lambda a, b, g: (g * a).mean(0, keepdims=True) + 0 * b,
+        lambda a, b, g: np.where(np.arange(a.size).reshape(a.shape) == 5, 0, g * a),
+        lambda a, b, g: np.where(np.arange(a.size).reshape(a.shape) == 5, np.nan, g * a),
+    ],
+    ids=["sign", "factor", "operand", "zero", "mean", "reduced", "one-element", "nan"],
+)
 @BOTH_MODES
 def test_a_wrong_gradient_is_caught(full: bool, wrong: Callable[..., Array]) -> None:
     with pytest.raises(AssertionError, match="the gradient of b is wrong"):
@@ -121,6 +127,7 @@ def test_upstream_gradients_that_cancel_by_symmetry_are_not_used() -> None:
 
 # --- kinks --------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("slope", [0.0, 0.5, 1.0])
 @BOTH_MODES
 def test_at_a_kink_any_subgradient_passes(full: bool, slope: float) -> None:
@@ -145,6 +152,7 @@ def test_a_kink_excuses_no_other_element() -> None:
 
 # --- refusals -----------------------------------------------------------------------------------------------
 
+
 @BOTH_MODES
 def test_a_vacuous_check_is_refused(full: bool) -> None:
     constant = of_one(lambda x: np.ones_like(x), lambda x, g: np.zeros_like(x))
@@ -153,10 +161,13 @@ def test_a_vacuous_check_is_refused(full: bool) -> None:
     assert gradcheck(constant, X, settings=GradcheckSettings(full=full, allow_zero=True))
 
 
-@pytest.mark.parametrize(("inputs", "text"), [
-    ((np.array([1, 2]), np.array([3, 4])), "no float array"),
-    ((np.zeros((0, 3)), np.zeros((0, 3))), "without elements"),
-])
+@pytest.mark.parametrize(
+    ("inputs", "text"),
+    [
+        ((np.array([1, 2]), np.array([3, 4])), "no float array"),
+        ((np.zeros((0, 3)), np.zeros((0, 3))), "without elements"),
+    ],
+)
 def test_nothing_to_check_is_an_error(inputs: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         gradcheck(product(), *inputs)
@@ -183,18 +194,26 @@ def test_values_outside_the_domain_are_an_error() -> None:
 
 # --- side conditions ----------------------------------------------------------------------------------------
 
+
 def into(target: Array, result: Array) -> Array:
     """`result`, after writing it into `target`."""
     target[...] = result
     return result.copy()
 
 
-@pytest.mark.parametrize(("wrong", "text"), [
-    (lambda a, b, g: into(a, g * b), "argument a was written into"),
-    (lambda a, b, g: into(g, g * b), "the upstream gradient was written into"),
-    (lambda a, b, g: (g * b).astype(np.float32), "the gradient of a is float32"),
-    (lambda a, b, g: (g * b)[:2], r"the gradient of a is float64 \(2, 4\), the argument float64 \(3, 4\)"),
-], ids=["writes-input", "writes-upstream", "narrows", "reshapes"])
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (lambda a, b, g: into(a, g * b), "argument a was written into"),
+        (lambda a, b, g: into(g, g * b), "the upstream gradient was written into"),
+        (lambda a, b, g: (g * b).astype(np.float32), "the gradient of a is float32"),
+        (
+            lambda a, b, g: (g * b)[:2],
+            r"the gradient of a is float64 \(2, 4\), the argument float64 \(3, 4\)",
+        ),
+    ],
+    ids=["writes-input", "writes-upstream", "narrows", "reshapes"],
+)
 def test_a_gradient_with_a_side_effect_is_caught(wrong: Callable[..., Array], text: str) -> None:
     with pytest.raises(AssertionError, match=text):
         gradcheck(product(grad_a=wrong), X, Y)

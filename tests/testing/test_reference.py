@@ -18,12 +18,18 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return VALUES["normal"](np.random.default_rng(seed), shape)
 
 
-@pytest.mark.parametrize(("counter", "key", "words"), [
-    ((0, 0, 0, 0), (0, 0), [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
-    ((2**32 - 1,) * 4, (2**32 - 1,) * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
-    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0),
-     [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]),
-])
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ((0, 0, 0, 0), (0, 0), [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        ((2**32 - 1,) * 4, (2**32 - 1,) * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
+    ],
+)
 def test_philox_gives_the_known_answers_of_random123(counter: Any, key: Any, words: list[int]) -> None:
     assert reference.philox(counter, key) == words
 
@@ -85,12 +91,15 @@ def test_reductions_are_numpys(case: strategies.ArrayCase) -> None:
         np.testing.assert_allclose(getattr(reference, name)(case.x, **case.options), expected, **CLOSE)
 
 
-@pytest.mark.parametrize(("size", "kernel", "stride", "before_after"), [
-    ((5, 5), 3, 2, ((1, 1), (1, 1))),
-    ((6, 4), 3, 2, ((0, 1), (0, 1))),  # the odd row comes last
-    ((7, 8), 2, 3, ((0, 1), (0, 0))),
-    ((4, 4), 1, 3, ((0, 0), (0, 0))),
-])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "before_after"),
+    [
+        ((5, 5), 3, 2, ((1, 1), (1, 1))),
+        ((6, 4), 3, 2, ((0, 1), (0, 1))),  # the odd row comes last
+        ((7, 8), 2, 3, ((0, 1), (0, 0))),
+        ((4, 4), 1, 3, ((0, 0), (0, 0))),
+    ],
+)
 def test_same_padding_is_tensorflows(size: Any, kernel: int, stride: int, before_after: Any) -> None:
     x, weight = normal(1, *size, 1), normal(kernel, kernel, 1, 1, seed=1)
     y = reference.conv2d(x, weight, stride=stride, padding="same")
@@ -118,6 +127,7 @@ def test_local_response_norm_by_hand() -> None:
 
 
 # --- against PyTorch, where it is installed -----------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def torch() -> Any:
@@ -178,8 +188,14 @@ def test_adaptive_pool_is_torchs(torch: Any, case: strategies.ArrayCase) -> None
 @given(strategies.batch_norm_cases(fused=False, values=("normal",)))
 def test_batch_norm_is_torchs(torch: Any, case: strategies.BatchNormCase) -> None:
     mean, var = torch.from_numpy(case.running_mean.copy()), torch.from_numpy(case.running_var.copy())
-    expected = torch.nn.functional.batch_norm(images(torch, case.x), mean, var, torch.from_numpy(case.gamma),
-                                              torch.from_numpy(case.beta), **case.options)
+    expected = torch.nn.functional.batch_norm(
+        images(torch, case.x),
+        mean,
+        var,
+        torch.from_numpy(case.gamma),
+        torch.from_numpy(case.beta),
+        **case.options,
+    )
     y = reference.batch_norm(*case.inputs, **case.options)
     # Two values that happen to be close make 1 / sqrt(var) large.
     np.testing.assert_allclose(y, expected.numpy().transpose(0, 2, 3, 1), rtol=1e-9, atol=1e-9)

@@ -29,8 +29,9 @@ def test_a_window_gives_the_outputs_it_says(window: WindowDraw, n: int) -> None:
 
 @given(strategies.windows(max_dilation=1, spare=0))
 def test_without_spare_padding_every_window_touches_the_image(window: WindowDraw) -> None:
-    covered = reference.avg_pool2d(np.ones((1, *window.size, 1)), window.kernel_size, stride=window.stride,
-                                   padding=window.padding)
+    covered = reference.avg_pool2d(
+        np.ones((1, *window.size, 1)), window.kernel_size, stride=window.stride, padding=window.padding
+    )
     assert np.all(covered > 0)
 
 
@@ -149,12 +150,15 @@ def test_a_case_prints_on_a_few_lines() -> None:
     assert repr(case) == "LinearCase(x=<float64 (9, 9)>, weight=<float64 (9, 2)>, bias=array([1., 1.]))"
 
 
-@pytest.mark.parametrize(("kind", "check"), [
-    ("ties", lambda x: len(np.unique(x)) == 5),
-    ("offset", lambda x: abs(x.mean() - 1000) < 1),
-    ("positive", lambda x: x.min() >= 0.5),
-    ("normal", lambda x: abs(x.mean()) < 0.2),
-])
+@pytest.mark.parametrize(
+    ("kind", "check"),
+    [
+        ("ties", lambda x: len(np.unique(x)) == 5),
+        ("offset", lambda x: abs(x.mean() - 1000) < 1),
+        ("positive", lambda x: x.min() >= 0.5),
+        ("normal", lambda x: abs(x.mean()) < 0.2),
+    ],
+)
 def test_kinds_of_values(kind: str, check: Callable[[np.ndarray], bool]) -> None:
     x = find(strategies.arrays((20, 20), values=(kind,), dtype=np.float32), lambda _: True, settings=SEARCH)
     assert x.dtype == np.float32

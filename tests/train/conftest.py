@@ -1,4 +1,5 @@
-"""A network and a data set small enough to train in a blink, yet with every kind of state: dropout, batch norm, momentum."""
+"""A network and a data set small enough to train in a blink, yet with every kind of state: dropout, batch
+norm, momentum."""
 
 import pytest
 

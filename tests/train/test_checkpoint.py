@@ -14,7 +14,8 @@ from minidl.data import Dataset
 from minidl.errors import CheckpointError
 from minidl.train import Recipe, checkpoint
 
-# A run of four epochs of three steps each, with every kind of state; it kills itself in the middle of step `kill`, if asked.
+# A run of four epochs of three steps each, with every kind of state; it kills itself in the middle of step
+# `kill`, if asked.
 RUN = """
 import os, signal, sys
 import minidl as md
@@ -43,15 +44,18 @@ def count(module, inputs, output):
     if steps == kill:
         os.kill(os.getpid(), signal.SIGKILL)
 net.out.register_forward_hook(count)
-recipe = Recipe("rmsprop", 0.01, momentum=0.9, schedule="cosine", ema_decay=0.9, label_smoothing=0.1, augment="crop+flip")
-net.fit(synthetic(66, 10, shape=(8, 8, 3), num_classes=3), epochs=4, batch_size=20, seed=7, recipe=recipe, verbose=False,
-        checkpoint=folder, resume=True)
+recipe = Recipe("rmsprop", 0.01, momentum=0.9, schedule="cosine", ema_decay=0.9, label_smoothing=0.1,
+                augment="crop+flip")
+net.fit(synthetic(66, 10, shape=(8, 8, 3), num_classes=3), epochs=4, batch_size=20, seed=7, recipe=recipe,
+        verbose=False, checkpoint=folder, resume=True)
 net.save(os.path.join(folder, "final.safetensors"))
 """
 
 
 def run(folder: Path, kill: int = 0) -> int:
-    return subprocess.run([sys.executable, "-c", RUN, str(folder), str(kill)], check=False, timeout=300).returncode
+    return subprocess.run(
+        [sys.executable, "-c", RUN, str(folder), str(kill)], check=False, timeout=300
+    ).returncode
 
 
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path):
@@ -71,7 +75,10 @@ QUICK = {"batch_size": 20, "verbose": False, "seed": 3}
 
 def test_the_last_two_are_kept(tiny, data: Dataset, tmp_path: Path):
     tiny.fit(data, epochs=4, checkpoint=tmp_path, **QUICK)
-    assert [p.name for p in sorted(tmp_path.iterdir())] == ["epoch-0003.safetensors", "epoch-0004.safetensors"]
+    assert [p.name for p in sorted(tmp_path.iterdir())] == [
+        "epoch-0003.safetensors",
+        "epoch-0004.safetensors",
+    ]
     assert checkpoint.latest(tmp_path) == tmp_path / "epoch-0004.safetensors"
 
 
@@ -92,7 +99,9 @@ def test_resuming_a_finished_run_trains_no_more(tiny, data: Dataset, tmp_path: P
 
 def test_a_used_folder_without_resume_is_refused(tiny, data: Dataset, tmp_path: Path):
     tiny.fit(data, epochs=1, checkpoint=tmp_path, **QUICK)
-    with pytest.raises(CheckpointError, match=r"holds a run already \(epoch-0001.safetensors\); pass resume=True"):
+    with pytest.raises(
+        CheckpointError, match=r"holds a run already \(epoch-0001.safetensors\); pass resume=True"
+    ):
         tiny.fit(data, epochs=1, checkpoint=tmp_path, **QUICK)
 
 
@@ -102,14 +111,18 @@ def test_resume_without_a_checkpoint_starts_and_says_so(tiny, data: Dataset, tmp
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_still_works(tiny, data: Dataset, tmp_path: Path, damage: str):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_still_works(
+    tiny, data: Dataset, tmp_path: Path, damage: str
+):
     tiny.fit(data, epochs=3, checkpoint=tmp_path, **QUICK)
     newest = tmp_path / "epoch-0003.safetensors"
     content = bytearray(newest.read_bytes())
     content[-100] ^= 4
-    newest.write_bytes({"truncated": content[:-50], "flipped": content, "empty": b"", "text": b"hello " * 99}[damage])
+    newest.write_bytes(
+        {"truncated": content[:-50], "flipped": content, "empty": b"", "text": b"hello " * 99}[damage]
+    )
     before = tiny.state_dict()
-    with pytest.raises(CheckpointError, match="epoch-0003.safetensors") as caught:
+    with pytest.raises(CheckpointError, match=r"epoch-0003\.safetensors") as caught:
         tiny.fit(data, epochs=3, checkpoint=tmp_path, resume=True, **QUICK)
     assert "epoch-0002.safetensors, delete the damaged file and resume again" in caught.value.__notes__[0]
     for name, value in tiny.state_dict().items():
@@ -122,7 +135,7 @@ def test_a_checkpoint_of_another_kind_of_run_is_refused(tiny, data: Dataset, tmp
     tiny.fit(data, epochs=1, checkpoint=tmp_path, **QUICK)
     tiny.reset()
     before = tiny.state_dict()
-    with pytest.raises(CheckpointError, match="holds model, optimizer, schedule, but this run has .*ema"):
+    with pytest.raises(CheckpointError, match=r"holds model, optimizer, schedule, but this run has .*ema"):
         tiny.fit(data, epochs=2, checkpoint=tmp_path, resume=True, recipe=Recipe(ema_decay=0.9), **QUICK)
     with pytest.raises(CheckpointError, match="'optimizer' is 'Adam' in this state, it must be 'SGD'"):
         tiny.fit(data, epochs=2, checkpoint=tmp_path, resume=True, recipe=Recipe("sgd"), **QUICK)
@@ -132,18 +145,20 @@ def test_a_checkpoint_of_another_kind_of_run_is_refused(tiny, data: Dataset, tmp
 
 def test_a_model_file_is_no_checkpoint(tiny, tmp_path: Path):
     tiny.save(tmp_path / "epoch-0001.safetensors")
-    with pytest.raises(CheckpointError, match="it is no checkpoint"):
+    with pytest.raises(CheckpointError, match=r"it is no checkpoint"):
         checkpoint.load(tmp_path / "epoch-0001.safetensors")
 
 
-def test_a_crash_while_writing_leaves_the_last_good_checkpoint(tiny, data: Dataset, tmp_path: Path, monkeypatch):
+def test_a_crash_while_writing_leaves_the_last_good_checkpoint(
+    tiny, data: Dataset, tmp_path: Path, monkeypatch
+):
     tiny.fit(data, epochs=1, checkpoint=tmp_path, **QUICK)
     with monkeypatch.context() as patched:
-        patched.setattr(os, "replace", lambda a, b: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patched.setattr(
+            os, "replace", lambda a, b: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
         with pytest.raises(OSError, match="No space left"):
             tiny.fit(data, epochs=2, checkpoint=tmp_path, resume=True, **QUICK)
     assert checkpoint.latest(tmp_path).name == "epoch-0001.safetensors"
     assert json.dumps(checkpoint.load(checkpoint.latest(tmp_path))[1]["history"])
     assert len(tiny.fit(data, epochs=2, checkpoint=tmp_path, resume=True, **QUICK).history["loss"]) == 2
-
-

@@ -1,4 +1,5 @@
-"""fit, evaluate and predict: they learn, continue, leave things as they were, and refuse what does not fit."""
+"""fit, evaluate and predict: they learn, continue, leave things as they were, and refuse what does not
+fit."""
 
 import gc
 
@@ -31,8 +32,14 @@ def test_it_learns(tiny, data: Dataset):
 def test_every_form_of_data(tiny, data: Dataset, form: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("minidl.train.sources.load", {"small": data}.__getitem__)
     images, labels = data.train.images, data.train.labels
-    given = {"dataset": (data,), "function": (lambda: data,), "name": ("small",), "arrays": (images, labels),
-             "pair": ((images, labels),), "items": (list(zip(images, labels.tolist())),)}[form]
+    given = {
+        "dataset": (data,),
+        "function": (lambda: data,),
+        "name": ("small",),
+        "arrays": (images, labels),
+        "pair": ((images, labels),),
+        "items": (list(zip(images, labels.tolist())),),
+    }[form]
     losses = tiny.fit(*given, **QUICK, seed=1).history["loss"]
     tiny.reset()
     md.manual_seed(0)
@@ -115,12 +122,26 @@ def test_a_given_optimiser_and_schedule_are_used(tiny, data: Dataset):
         made.append(optim.SGD(params, 0.1, momentum=0.9))
         return made[0]
 
-    tiny.fit(data, epochs=3, batch_size=60, verbose=False, optimizer=optimizer, schedule=lambda o: optim.StepLR(o, 1, gamma=0.5))
+    tiny.fit(
+        data,
+        epochs=3,
+        batch_size=60,
+        verbose=False,
+        optimizer=optimizer,
+        schedule=lambda o: optim.StepLR(o, 1, gamma=0.5),
+    )
     assert made[0].lr == pytest.approx(0.1 * 0.5**3)
 
 
-@pytest.mark.parametrize("recipe", [Recipe("sgd", 0.05, schedule="cosine"), Recipe("rmsprop", schedule="exponential"),
-                                    Recipe("adamw", weight_decay=0.01, schedule="constant"), Recipe(clip_norm=0.1, label_smoothing=0.1)])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe("sgd", 0.05, schedule="cosine"),
+        Recipe("rmsprop", schedule="exponential"),
+        Recipe("adamw", weight_decay=0.01, schedule="constant"),
+        Recipe(clip_norm=0.1, label_smoothing=0.1),
+    ],
+)
 def test_recipes(tiny, data: Dataset, recipe: Recipe):
     assert np.isfinite(tiny.fit(data, **QUICK, recipe=recipe).history["loss"][0])
 
@@ -149,7 +170,11 @@ def test_no_array_of_a_step_is_alive_after_it(tiny, data: Dataset):
     graph = [o for o in gc.get_objects() if isinstance(o, Node)]
     assert graph == []
     kept = {id(p) for p in tiny.parameters()} | {id(p.grad) for p in tiny.parameters()}
-    assert [o for o in gc.get_objects() if isinstance(o, Tensor) and o.shape and o.shape[0] == 20 and id(o) not in kept] == []
+    assert [
+        o
+        for o in gc.get_objects()
+        if isinstance(o, Tensor) and o.shape and o.shape[0] == 20 and id(o) not in kept
+    ] == []
 
 
 def test_float32_stays_float32(tiny, data: Dataset):
@@ -172,8 +197,15 @@ def test_csv_logger(tiny, data: Dataset, tmp_path):
 
 def test_early_stopping(tiny, data: Dataset):
     frozen = optim.SGD(tiny.parameters(), 0.0)
-    history = tiny.fit(data, epochs=9, batch_size=60, verbose=False, optimizer=frozen, validation=data.test,
-                       callbacks=[EarlyStopping("val_accuracy", patience=2)]).history
+    history = tiny.fit(
+        data,
+        epochs=9,
+        batch_size=60,
+        verbose=False,
+        optimizer=frozen,
+        validation=data.test,
+        callbacks=[EarlyStopping("val_accuracy", patience=2)],
+    ).history
     assert len(history["loss"]) == 3
 
 
@@ -210,13 +242,18 @@ def test_peak_memory_is_reported(tiny):
 # What does not fit, each with its text.
 def test_a_nan_loss_stops_and_names_the_first_layer(tiny, data: Dataset):
     tiny.bn.weight.data[0] = np.inf
-    with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 1; .* that of bn \(BatchNorm2d\), whose weights are not finite"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"the loss is nan in epoch 1; .* that of bn \(BatchNorm2d\), whose weights are not finite",
+    ):
         tiny.fit(data, **QUICK)
 
 
 def test_nan_images_are_told_apart_from_nan_weights(tiny):
     images = np.full((20, 8, 8, 3), np.nan, np.float32)
-    with pytest.raises(FloatingPointError, match=r"the images of this batch are not finite; .* that of conv \(Conv2d\)"):
+    with pytest.raises(
+        FloatingPointError, match=r"the images of this batch are not finite; .* that of conv \(Conv2d\)"
+    ):
         tiny.fit(images, np.zeros(20, int), **QUICK)
 
 
@@ -237,13 +274,19 @@ def test_float_labels(tiny, data: Dataset):
 def test_num_classes_that_does_not_match_the_data(data: Dataset):
     from tests.train.conftest import Tiny
 
-    with pytest.raises(DataError, match="the data has 3 classes, but the model's num_classes is 10; build the model with num_classes=3"):
+    with pytest.raises(
+        DataError,
+        match="the data has 3 classes, but the model's num_classes is 10; build the model with num_classes=3",
+    ):
         Tiny(num_classes=10).fit(data, **QUICK)
 
 
 def test_images_that_do_not_fit_the_model(tiny):
     grey = synthetic(20, 5, shape=(9, 8, 1), num_classes=3)
-    with pytest.raises(DataError, match=r"images are \(H, W, C\) = \(9, 8, 1\), but the model takes \(8, 8, 3\).*--fit-images"):
+    with pytest.raises(
+        DataError,
+        match=r"images are \(H, W, C\) = \(9, 8, 1\), but the model takes \(8, 8, 3\).*--fit-images",
+    ):
         tiny.fit(grey, **QUICK)
 
 
@@ -266,12 +309,15 @@ def test_predict_of_a_single_image(tiny):
         tiny.predict(np.zeros((8, 8, 3), np.float32))
 
 
-@pytest.mark.parametrize(("options", "text"), [
-    ({"epochs": 0}, "epochs is 0, it must be at least 1"),
-    ({"resume": True}, "resume=True needs checkpoint="),
-    ({"validation": 1.5}, "validation is 1.5; give a share"),
-    ({"batch_size": 0}, "batch_size is 0"),
-])
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"epochs": 0}, "epochs is 0, it must be at least 1"),
+        ({"resume": True}, "resume=True needs checkpoint="),
+        ({"validation": 1.5}, "validation is 1.5; give a share"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
 def test_bad_options(tiny, data: Dataset, options: dict, text: str):
     with pytest.raises(ValueError, match=text):
         tiny.fit(data, **{"verbose": False, **options})

@@ -53,11 +53,14 @@ def test_config_is_written_and_read():
     assert [path.name for path in run.path.iterdir()] == ["config.json"]
 
 
-@pytest.mark.parametrize(("content", "text"), [
-    (None, "none is not a run folder: it has no config.json"),
-    ('{"model": ', r"config\.json is damaged: Expecting value"),
-    ("[]", r"config\.json is damaged: it does not hold a table"),
-])
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "none is not a run folder: it has no config.json"),
+        ('{"model": ', r"config\.json is damaged: Expecting value"),
+        ("[]", r"config\.json is damaged: it does not hold a table"),
+    ],
+)
 def test_a_missing_or_damaged_config_is_named(content, text):
     run = RunFolder(Path("none"))
     if content is not None:
@@ -75,9 +78,15 @@ def test_a_run_continues_as_it_began():
     assert runfolder.continued(run, asked) == {**began, "epochs": 5}
 
 
-@pytest.mark.parametrize("asked", [
-    {"lr": 0.2}, {"model": "other"}, {"arguments": {"pool": "pad1"}}, {"seed": 0},
-])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"lr": 0.2},
+        {"model": "other"},
+        {"arguments": {"pool": "pad1"}},
+        {"seed": 0},
+    ],
+)
 def test_a_run_does_not_continue_otherwise(asked):
     run = runfolder.claim(None, "nin-digits")
     run.write_config({"model": "nin", "arguments": {"pool": "ceil"}, "epochs": 2, "lr": 0.1, "seed": 7})

@@ -45,7 +45,13 @@ from minidl.backend.cpu.elementwise import (
 )
 from minidl.backend.cpu.loss import cross_entropy
 from minidl.backend.cpu.memory import free_unused, live_bytes, peak_bytes
-from minidl.backend.cpu.norm import batch_moments, column_sums, normalize, normalize_grad_sums, normalize_grad_x
+from minidl.backend.cpu.norm import (
+    batch_moments,
+    column_sums,
+    normalize,
+    normalize_grad_sums,
+    normalize_grad_x,
+)
 from minidl.backend.cpu.pool import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_grad,

@@ -1,10 +1,12 @@
 """Matrix multiplication that numba kernels can call: SciPy's BLAS as a function inside compiled code.
 
-A numba function that runs in parallel wants GEMMs of its own in each thread, on parts of arrays, added to what is there. `gemm` is
-BLAS's sgemm or dgemm in row-major terms: C = alpha * op(A) @ op(B) + beta * C, with a row pitch (leading dimension) per matrix.
-SciPy exports the addresses of its BLAS; they are given to the compiler under names of our own, so compiled code can be cached.
+A numba function that runs in parallel wants GEMMs of its own in each thread, on parts of arrays, added to
+what is there. `gemm` is BLAS's sgemm or dgemm in row-major terms: C = alpha * op(A) @ op(B) + beta * C, with
+a row pitch (leading dimension) per matrix. SciPy exports the addresses of its BLAS; they are given to the
+compiler under names of our own, so compiled code can be cached.
 
-Inside a parallel kernel BLAS must run one thread per call (`single_threaded`), or every core would be asked for twice.
+Inside a parallel kernel BLAS must run one thread per call (`single_threaded`), or every core would be asked
+for twice.
 """
 
 from collections.abc import Iterator
@@ -21,20 +23,48 @@ from threadpoolctl import LibController, ThreadpoolController
 
 _SYMBOLS = {types.float32: "minidl_sgemm", types.float64: "minidl_dgemm"}
 for _symbol in _SYMBOLS.values():
-    llvm.add_symbol(_symbol, get_cython_function_address("scipy.linalg.cython_blas", _symbol.removeprefix("minidl_")))
+    llvm.add_symbol(
+        _symbol, get_cython_function_address("scipy.linalg.cython_blas", _symbol.removeprefix("minidl_"))
+    )
 
 
 @intrinsic
-def gemm(typing: Any, transpose_a: Any, transpose_b: Any, m: Any, n: Any, k: Any, a: Any, lda: Any, b: Any, ldb: Any, beta: Any,
-         c: Any, ldc: Any) -> Any:
-    """C (m, n) = op(A) (m, k) @ op(B) (k, n) + beta * C, all row-major; a, b, c are arrays whose first element is used.
+def gemm(
+    typing: Any,
+    transpose_a: Any,
+    transpose_b: Any,
+    m: Any,
+    n: Any,
+    k: Any,
+    a: Any,
+    lda: Any,
+    b: Any,
+    ldb: Any,
+    beta: Any,
+    c: Any,
+    ldc: Any,
+) -> Any:
+    """C (m, n) = op(A) (m, k) @ op(B) (k, n) + beta * C, all row-major; a, b, c are arrays whose first
+    element is used.
 
-    `transpose_*` is 0 or 1; ld* is the distance between rows in elements. Row-major matrices are column-major transposes, so
-    BLAS (column-major) is asked for C^T = op(B)^T @ op(A)^T.
+    `transpose_*` is 0 or 1; ld* is the distance between rows in elements. Row-major matrices are column-major
+    transposes, so BLAS (column-major) is asked for C^T = op(B)^T @ op(A)^T.
     """
     dtype = c.dtype
-    signature = types.void(types.intp, types.intp, types.intp, types.intp, types.intp, a, types.intp, b, types.intp,
-                           types.float64, c, types.intp)
+    signature = types.void(
+        types.intp,
+        types.intp,
+        types.intp,
+        types.intp,
+        types.intp,
+        a,
+        types.intp,
+        b,
+        types.intp,
+        types.float64,
+        c,
+        types.intp,
+    )
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         ta, tb, m_, n_, k_, a_, lda_, b_, ldb_, beta_, c_, ldc_ = args
@@ -55,9 +85,21 @@ def gemm(typing: Any, transpose_a: Any, transpose_b: Any, m: Any, n: Any, k: Any
             return context.make_array(kind)(context, builder, value=value).data
 
         scale = beta_ if dtype == types.float64 else builder.fptrunc(beta_, real)
-        arguments = [letter(tb), letter(ta), integer(n_), integer(m_), integer(k_), by_reference(ir.Constant(real, 1.0)),
-                     first(sig.args[7], b_), integer(ldb_), first(sig.args[5], a_), integer(lda_), by_reference(scale),
-                     first(sig.args[10], c_), integer(ldc_)]
+        arguments = [
+            letter(tb),
+            letter(ta),
+            integer(n_),
+            integer(m_),
+            integer(k_),
+            by_reference(ir.Constant(real, 1.0)),
+            first(sig.args[7], b_),
+            integer(ldb_),
+            first(sig.args[5], a_),
+            integer(lda_),
+            by_reference(scale),
+            first(sig.args[10], c_),
+            integer(ldc_),
+        ]
         kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
         function = cgutils.get_or_insert_function(builder.module, kind, _SYMBOLS[dtype])
         builder.call(function, arguments)
@@ -72,7 +114,11 @@ def _libraries() -> tuple[list[LibController], list[LibController]]:
     import scipy.linalg  # noqa: F401  (loads its BLAS)
 
     every = [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
-    ours = [lib for lib in every if "scipy" in str(lib.filepath).replace("\\", "/").split("/site-packages/")[-1].split("/")[0]]
+    ours = [
+        lib
+        for lib in every
+        if "scipy" in str(lib.filepath).replace("\\", "/").split("/site-packages/")[-1].split("/")[0]
+    ]
     return ours or every, [lib for lib in every if lib not in ours]
 
 

@@ -1,22 +1,27 @@
-"""2-D convolution and its two gradients on the CPU: GEMMs on views (1x1) or on tiles of gathered columns (all else).
+"""2-D convolution and its two gradients on the CPU: GEMMs on views (1x1) or on tiles of gathered columns (all
+else).
 
-All three passes are one idea. Output pixel (i, j) needs the pixels under its window, a row of KH*KW*C numbers; with those rows
-below one another as `cols`, convolution is a matrix product:
+All three passes are one idea. Output pixel (i, j) needs the pixels under its window, a row of KH*KW*C
+numbers; with those rows below one another as `cols`, convolution is a matrix product:
 
     forward      y           = cols(x) @ weight          (pixels, KH*KW*C) @ (KH*KW*C, F)
     grad_weight  grad_weight = cols(x)^T @ g             (KH*KW*C, pixels) @ (pixels, F)
     grad_x       grad_x      = cols(g) @ weight^T        (pixels, KH*KW*F) @ (KH*KW*F, C)
 
-The third gathers, for every input pixel, the output pixels that read it: nothing is scattered, so no two threads ever add to one
-place and the sum has one order. With a stride s those output pixels differ by the remainder of the input pixel's place modulo s;
-each remainder ("phase") is a small dense convolution with the taps that hit it.
+The third gathers, for every input pixel, the output pixels that read it: nothing is scattered, so no two
+threads ever add to one place and the sum has one order. With a stride s those output pixels differ by the
+remainder of the input pixel's place modulo s; each remainder ("phase") is a small dense convolution with the
+taps that hit it.
 
-`cols` never exists as a whole: each thread gathers a tile of about `TILE_BYTES`, small enough to stay in its cache, multiplies it and goes on.
-Bias and ReLU are applied while the tile's result is warm. For a 1x1 window at stride 1, x *is* cols, and nothing is gathered.
+`cols` never exists as a whole: each thread gathers a tile of about `TILE_BYTES`, small enough to stay in its
+cache, multiplies it and goes on. Bias and ReLU are applied while the tile's result is warm. For a 1x1 window
+at stride 1, x *is* cols, and nothing is gathered.
 
-Bound by: arithmetic (the GEMMs), and for few filters by the gathering, which writes KH*KW times the input once.
+Bound by: arithmetic (the GEMMs), and for few filters by the gathering, which writes KH*KW times the input
+once.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numba
@@ -27,8 +32,11 @@ from minidl.backend.cpu import blas, memory
 from minidl.backend.plans import Plan, forced
 from minidl.window import Window
 
-TILE_BYTES = 1 << 22  # columns a thread gathers at a time: enough rows for BLAS, and still in the outer caches
-_POINTWISE_ROWS = 1024  # pixels a thread multiplies at a time: long enough for BLAS, short enough for bias and ReLU in cache
+TILE_BYTES = (
+    1 << 21
+)  # columns a thread gathers at a time: enough rows for BLAS, and still in its outer caches
+# pixels a thread multiplies at a time: long enough for BLAS, short enough for bias and ReLU in cache
+_POINTWISE_ROWS = 1024
 
 
 def choose_plan(window: Window, dtype: np.dtype, groups: int = 1) -> Plan:
@@ -39,18 +47,26 @@ def choose_plan(window: Window, dtype: np.dtype, groups: int = 1) -> Plan:
         return plan
     if window.pointwise:
         return Plan("pointwise", "a 1x1 window at stride 1: the image already is the matrix of columns")
-    return Plan("im2col", f"a {window.kernel[0]}x{window.kernel[1]} window: tiles of gathered columns, one GEMM each")
+    return Plan(
+        "im2col", f"a {window.kernel[0]}x{window.kernel[1]} window: tiles of gathered columns, one GEMM each"
+    )
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, window: Window, groups: int,
-           activation: str | None) -> np.ndarray:
+def conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    window: Window,
+    groups: int,
+    activation: str | None,
+) -> np.ndarray:
     """(N, H, W, C), (KH, KW, C/groups, F), (F,) -> (N, OH, OW, F)"""
     filters = weight.shape[3]
     y = memory.empty((x.shape[0], *window.output, filters), x.dtype)
     bias = np.zeros(filters, x.dtype) if bias is None else memory.contiguous(bias)
     relu = activation == "relu"
     pointwise = choose_plan(window, x.dtype, groups).name == "pointwise"
-    for x_j, weight_j, channels, features in _groups(x, weight, groups):
+    for x_j, weight_j, features in _groups(x, weight, groups):
         y_j = y if groups == 1 else memory.empty((*y.shape[:3], weight_j.shape[3]), y.dtype)
         _correlate(x_j, *_taps(window), window.stride, weight_j, bias[features], relu, y_j, pointwise)
         if groups > 1:
@@ -64,10 +80,10 @@ def conv2d_grad_x(g: np.ndarray, weight: np.ndarray, window: Window, groups: int
     grad_x = memory.empty((g.shape[0], *window.size, channels), g.dtype)
     pointwise = choose_plan(window, g.dtype, groups).name == "pointwise"
     whole = groups == 1 and window.stride == (1, 1)
-    for g_j, weight_j, features, channel_slice in _groups(g, weight.transpose(0, 1, 3, 2), groups, of_filters=True):
+    for g_j, weight_j, made in _groups(g, _exchanged(weight, groups), groups):
         no_bias = np.zeros(weight_j.shape[3], g.dtype)
         for (top, tap_rows, rows), (left, tap_columns, columns) in _phases(window):
-            place = grad_x[:, top::window.stride[0], left::window.stride[1], channel_slice]
+            place = grad_x[:, top :: window.stride[0], left :: window.stride[1], made]
             if not tap_rows or not tap_columns:
                 place[...] = 0  # no window reads these pixels
                 continue
@@ -86,57 +102,84 @@ def conv2d_grad_weight(g: np.ndarray, x: np.ndarray, window: Window, groups: int
     pointwise = choose_plan(window, g.dtype, groups).name == "pointwise"
     for j in range(groups):
         features = slice(j * (filters // groups), (j + 1) * (filters // groups))
-        x_j = memory.contiguous(x[..., j * channels:(j + 1) * channels])
+        x_j = memory.contiguous(x[..., j * channels : (j + 1) * channels])
         g_j = memory.contiguous(g[..., features])
-        grad_weight[..., features] = _correlate_weight(x_j, *_taps(window), window.stride, g_j, pointwise).reshape(
-            *window.kernel, channels, filters // groups)
+        grad_weight[..., features] = _correlate_weight(
+            x_j, *_taps(window), window.stride, g_j, pointwise
+        ).reshape(*window.kernel, channels, filters // groups)
     return grad_weight
 
 
-def _groups(x: np.ndarray, weight: np.ndarray, groups: int, of_filters: bool = False) -> Any:
-    """Per group: its slice of x, its weights, and the slices of their input and output channels.
+def _groups(x: np.ndarray, weight: np.ndarray, groups: int) -> Iterator[tuple[np.ndarray, np.ndarray, slice]]:
+    """Per group: its channels of x, its weights, and the slice of output channels they make, all contiguous.
 
-    Weights are (KH, KW, C/groups, F), or, `of_filters`, with the last axes exchanged: (KH, KW, F, C/groups).
+    x (N, H, W, groups * A), weight (KH, KW, A, groups * B)
     """
-    if groups == 1:
-        yield memory.contiguous(x), memory.contiguous(weight), slice(None), slice(None)
-        return
-    inputs, outputs = x.shape[3] // groups, weight.shape[2 if of_filters else 3] // groups
-    if of_filters:
-        outputs = weight.shape[3]
+    a, b = weight.shape[2], weight.shape[3] // groups
     for j in range(groups):
-        taken, made = slice(j * inputs, (j + 1) * inputs), slice(j * outputs, (j + 1) * outputs)
-        weight_j = weight[:, :, taken] if of_filters else weight[..., made]
-        yield memory.contiguous(x[..., taken]), memory.contiguous(weight_j), taken, made
+        made = slice(j * b, (j + 1) * b)
+        yield memory.contiguous(x[..., j * a : (j + 1) * a]), memory.contiguous(weight[..., made]), made
+
+
+def _exchanged(weight: np.ndarray, groups: int) -> np.ndarray:
+    """The weights that carry gradients back: input and output channels exchanged within each group.
+
+    (KH, KW, C/groups, F) -> (KH, KW, F/groups, C)
+    """
+    kh, kw, c, f = weight.shape
+    split = weight.reshape(kh, kw, c, groups, f // groups)
+    return split.transpose(0, 1, 4, 3, 2).reshape(kh, kw, f // groups, groups * c)
 
 
 def _taps(window: Window) -> tuple[np.ndarray, np.ndarray]:
     """Where the window's taps read, relative to stride * output index: rows (KH,), columns (KW,)."""
-    return tuple(np.arange(k) * d - p[0] for k, d, p in zip(window.kernel, window.dilation, window.padding))  # type: ignore
+    rows, columns = (
+        np.arange(k) * d - p[0] for k, d, p in zip(window.kernel, window.dilation, window.padding)
+    )
+    return rows, columns
 
 
 def _phases(window: Window) -> Any:
-    """Per remainder of (row, column) modulo the stride: (remainder, the taps that read such pixels, where those output pixels lie).
+    """Per remainder of (row, column) modulo the stride: (remainder, the taps that read such pixels, where
+    those output pixels lie).
 
-    Input row r = remainder + i * stride is read through tap a by output row (r + padding - a * dilation) / stride = i + offset.
-    Taps come in falling order, so that offsets rise.
+    Input row r = remainder + i * stride is read through tap a by output row (r + padding - a * dilation) /
+    stride = i + offset. Taps come in falling order, so that offsets rise.
     """
     axes = []
     for axis in (0, 1):
-        kernel, stride, dilation, before = (window.kernel[axis], window.stride[axis], window.dilation[axis], window.padding[axis][0])
+        kernel, stride, dilation, before = (
+            window.kernel[axis],
+            window.stride[axis],
+            window.dilation[axis],
+            window.padding[axis][0],
+        )
         axis_phases = []
         for remainder in range(min(stride, window.size[axis])):
             taps = [a for a in reversed(range(kernel)) if (remainder + before - a * dilation) % stride == 0]
-            axis_phases.append((remainder, taps, [(remainder + before - a * dilation) // stride for a in taps]))
+            axis_phases.append(
+                (remainder, taps, [(remainder + before - a * dilation) // stride for a in taps])
+            )
         axes.append(axis_phases)
     return [(rows, columns) for rows in axes[0] for columns in axes[1]]
 
 
-def _correlate(src: np.ndarray, rows: np.ndarray, columns: np.ndarray, stride: tuple[int, int], weight: np.ndarray,
-               bias: np.ndarray, relu: bool, out: np.ndarray, pointwise: bool) -> None:
-    """out[n, i, j] = act(sum over taps a, b of src[n, i*stride + rows[a], j*stride + columns[b]] @ weight[a, b] + bias)
+def _correlate(
+    src: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    stride: tuple[int, int],
+    weight: np.ndarray,
+    bias: np.ndarray,
+    relu: bool,
+    out: np.ndarray,
+    pointwise: bool,
+) -> None:
+    """out[n, i, j] = act(sum over taps a, b of src[n, i*stride + rows[a], j*stride + columns[b]] @ weight[a,
+    b] + bias)
 
-    src (N, H, W, C), weight (taps, taps, C, F), out (N, OH, OW, F), all C-contiguous; reads outside src are zeros.
+    src (N, H, W, C), weight (taps, taps, C, F), out (N, OH, OW, F), all C-contiguous; reads outside src are
+    zeros.
     """
     n, oh, ow, f = out.shape
     depth = weight.size // f
@@ -150,8 +193,14 @@ def _correlate(src: np.ndarray, rows: np.ndarray, columns: np.ndarray, stride: t
             _gather_multiply(src, rows, columns, stride[0], stride[1], matrix, bias, relu, out, lines, cols)
 
 
-def _correlate_weight(src: np.ndarray, rows: np.ndarray, columns: np.ndarray, stride: tuple[int, int], g: np.ndarray,
-                      pointwise: bool) -> np.ndarray:
+def _correlate_weight(
+    src: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    stride: tuple[int, int],
+    g: np.ndarray,
+    pointwise: bool,
+) -> np.ndarray:
     """cols(src)^T @ g, one sum per thread, then added in thread order.  -> (taps*taps*C, F)"""
     n, oh, ow, f = g.shape
     depth = len(rows) * len(columns) * src.shape[3]
@@ -186,11 +235,14 @@ def _clear(target):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _gather(src, first_line, last_line, oh, ow, rows, columns, stride_h, stride_w, cols):  # type: ignore[no-untyped-def]
-    """cols[pixel] = the numbers under the window of each output pixel of lines first_line .. last_line (line = image * OH + row)."""
+    """cols[pixel] = the numbers under the window of each output pixel of lines first_line .. last_line (line
+    = image * OH + row)."""
     _, h, w, c = src.shape
     kw = len(columns)
     run = kw * c
-    together = columns[kw - 1] - columns[0] == kw - 1  # no dilation: one window row is one contiguous run of src
+    together = (
+        columns[kw - 1] - columns[0] == kw - 1
+    )  # no dilation: one window row is one contiguous run of src
     flat = src.reshape(-1)
     for line in range(first_line, last_line):
         image, row = line // oh, line % oh
@@ -199,25 +251,28 @@ def _gather(src, first_line, last_line, oh, ow, rows, columns, stride_h, stride_
             base = (image * h + ih) * w
             for j in range(ow):
                 pixel = (line - first_line) * ow + j
-                target = cols[pixel, a * run:(a + 1) * run]
+                target = cols[pixel, a * run : (a + 1) * run]
                 left = j * stride_w + columns[0]
                 if ih < 0 or ih >= h:
                     _clear(target)
                 elif together:
                     low, high = max(0, min(kw, -left)), max(0, min(kw, w - left))
                     if low > 0:
-                        _clear(target[:low * c])
+                        _clear(target[: low * c])
                     if low < high:
-                        _copy(target[low * c:high * c], flat[(base + left + low) * c:(base + left + high) * c])
+                        _copy(
+                            target[low * c : high * c],
+                            flat[(base + left + low) * c : (base + left + high) * c],
+                        )
                     if high < kw:
-                        _clear(target[max(low, high) * c:])
+                        _clear(target[max(low, high) * c :])
                 else:
                     for b in range(kw):
                         iw = j * stride_w + columns[b]
                         if iw < 0 or iw >= w:
-                            _clear(target[b * c:(b + 1) * c])
+                            _clear(target[b * c : (b + 1) * c])
                         else:
-                            _copy(target[b * c:(b + 1) * c], flat[(base + iw) * c:(base + iw + 1) * c])
+                            _copy(target[b * c : (b + 1) * c], flat[(base + iw) * c : (base + iw + 1) * c])
 
 
 @njit(nogil=True, cache=True)
@@ -239,7 +294,7 @@ def _gather_multiply(src, rows, columns, stride_h, stride_w, matrix, bias, relu,
         mine = cols[numba.get_thread_id()]
         first, last = tile * lines, min(n * oh, (tile + 1) * lines)
         _gather(src, first, last, oh, ow, rows, columns, stride_h, stride_w, mine)
-        result = pixels[first * ow:last * ow]
+        result = pixels[first * ow : last * ow]
         blas.gemm(0, 0, (last - first) * ow, f, depth, mine, depth, matrix, f, 0.0, result, f)
         _finish(result, bias, relu)
 
@@ -268,7 +323,20 @@ def _gather_multiply_transposed(src, rows, columns, stride_h, stride_w, g, sums,
         for first in range(thread * share, end, lines):
             last = min(end, first + lines)
             _gather(src, first, last, oh, ow, rows, columns, stride_h, stride_w, mine)
-            blas.gemm(1, 0, depth, f, (last - first) * ow, mine, depth, pixels[first * ow:last * ow], f, keep, total, f)
+            blas.gemm(
+                1,
+                0,
+                depth,
+                f,
+                (last - first) * ow,
+                mine,
+                depth,
+                pixels[first * ow : last * ow],
+                f,
+                keep,
+                total,
+                f,
+            )
             keep = 1.0
         if keep == 0.0:
             total[:] = 0
@@ -284,7 +352,9 @@ def _multiply_transposed(x, g, sums, rows):  # type: ignore[no-untyped-def]
         keep = 0.0
         for first in range(thread * share, end, rows):
             last = min(end, first + rows)
-            blas.gemm(1, 0, depth, f, last - first, x[first:last], depth, g[first:last], f, keep, sums[thread], f)
+            blas.gemm(
+                1, 0, depth, f, last - first, x[first:last], depth, g[first:last], f, keep, sums[thread], f
+            )
             keep = 1.0
         if keep == 0.0:
             sums[thread, :, :] = 0

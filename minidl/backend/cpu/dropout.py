@@ -1,8 +1,10 @@
-"""Dropout masks from the counter-based generator Philox4x32-10: the mask of a call can be computed anywhere, any time, again.
+"""Dropout masks from the counter-based generator Philox4x32-10: the mask of a call can be computed anywhere,
+any time, again.
 
-Element e of the mask is word e % 4 of Philox applied to the counter (e // 4, call), both as two 32-bit words, low first, under the key
-(seed, stream). It is kept when that word is at least floor(p * 2**32). So nothing is stored for the gradient, and a mask does not depend
-on threads, device or plan.  Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+Element e of the mask is word e % 4 of Philox applied to the counter (e // 4, call), both as two 32-bit words,
+low first, under the key (seed, stream). It is kept when that word is at least floor(p * 2**32). So nothing is
+stored for the gradient, and a mask does not depend on threads, device or plan.  Salmon et al. 2011, "Parallel
+random numbers: as easy as 1, 2, 3".
 
 Bound by: arithmetic, ten rounds of two 32-bit products per four elements.
 """
@@ -18,14 +20,22 @@ _LANES = 64  # counters that go through the rounds side by side, so that the com
 
 
 def dropout(x: np.ndarray, p: float, key: tuple[int, int, int]) -> np.ndarray:
-    """x / (1 - p) where the mask of key = (seed, stream, call) keeps, else 0.  Also its own gradient, on g."""
+    """x / (1 - p) where the mask of key = (seed, stream, call) keeps, else 0.  Also its own gradient, on
+    g."""
     x = memory.contiguous(x)
     y = memory.empty(x.shape, x.dtype)
     seed, stream, call = key
     threshold = int(p * 2**32)
     scale = x.dtype.type(1 / (1 - p) if p < 1 else 0)
-    _dropout(x.reshape(-1), np.uint64(threshold), scale, np.uint32(seed), np.uint32(stream), np.uint64(call),
-             y.reshape(-1))
+    _dropout(
+        x.reshape(-1),
+        np.uint64(threshold),
+        scale,
+        np.uint32(seed),
+        np.uint32(stream),
+        np.uint64(call),
+        y.reshape(-1),
+    )
     return y
 
 

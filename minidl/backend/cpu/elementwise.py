@@ -1,7 +1,8 @@
-"""Arithmetic, reductions and rearrangements on the CPU: NumPy into pooled memory, numba where a second thread pays.
+"""Arithmetic, reductions and rearrangements on the CPU: NumPy into pooled memory, numba where a second thread
+pays.
 
-Every function returns a new array (or a view, where it says so) of its inputs' dtype. Python numbers among the arguments take the
-dtype of the arrays. Bound by: memory, all of them.
+Every function returns a new array (or a view, where it says so) of its inputs' dtype. Python numbers among
+the arguments take the dtype of the arrays. Bound by: memory, all of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,11 +42,11 @@ exp, log, sqrt, tanh = _unary(np.exp), _unary(np.log), _unary(np.sqrt), _unary(n
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)), by tanh so that no x overflows."""
-    y = mul(x, 0.5)
-    np.tanh(y, out=y)
-    np.multiply(y, 0.5, out=y)
-    return np.add(y, 0.5, out=y)
+    """1 / (1 + exp(-x)); for x < 0 as e / (1 + e) with e = exp(x), so that nothing overflows and no digit is
+    lost."""
+    e = abs(x)
+    np.exp(np.negative(e, out=e), out=e)
+    return div(where(x >= 0, 1.0, e), add(e, 1.0))
 
 
 def where(condition: np.ndarray, a: Number, b: Number) -> np.ndarray:
@@ -111,14 +112,17 @@ def sum(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> np.ndarray:
 
 
 def max_first(x: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(the maximum over `axes`, those axes left out; where the first one in row-major order lies among their elements)."""
+    """(the maximum over `axes`, those axes left out; where the first one in row-major order lies among their
+    elements)."""
     kept = [a for a in range(x.ndim) if a not in axes]
     rows = x.transpose(*kept, *axes).reshape(*(x.shape[a] for a in kept), -1)
     place = np.asarray(rows.argmax(-1))
     return np.take_along_axis(rows, place[..., None], -1)[..., 0], place
 
 
-def max_first_grad(g: np.ndarray, place: np.ndarray, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
+def max_first_grad(
+    g: np.ndarray, place: np.ndarray, shape: tuple[int, ...], axes: tuple[int, ...]
+) -> np.ndarray:
     """g at the place of each maximum, zeros elsewhere: the gradient of `max_first`."""
     kept = [a for a in range(len(shape)) if a not in axes]
     count = int(np.prod([shape[a] for a in axes]))

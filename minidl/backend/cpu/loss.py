@@ -8,12 +8,19 @@ import numpy as np
 from minidl.backend.cpu.elementwise import log_softmax
 
 
-def cross_entropy(logits: np.ndarray, labels: np.ndarray, counted: np.ndarray, class_weight: np.ndarray,
-                  label_smoothing: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Loss of each row, its gradient by the logits, and the weight of its label.  (N, K), (N,) -> (N,), (N, K), (N,)
+def cross_entropy(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    counted: np.ndarray,
+    class_weight: np.ndarray,
+    label_smoothing: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Loss of each row, its gradient by the logits, and the weight of its label.  (N, K), (N,) -> (N,), (N,
+    K), (N,)
 
-    loss = -sum_k q_k log p_k with p = softmax(logits) and q_k = w_k ((1 - s) [k = label] + s / K), s the smoothing, w the class weights;
-    gradient = p * sum_k q_k - q. Rows that are not `counted` have loss, gradient and weight 0.
+    loss = -sum_k q_k log p_k with p = softmax(logits) and q_k = w_k ((1 - s) [k = label] + s / K), s the
+    smoothing, w the class weights; gradient = p * sum_k q_k - q. Rows that are not `counted` have loss,
+    gradient and weight 0.
     """
     n, k = logits.shape
     rows = np.arange(n)

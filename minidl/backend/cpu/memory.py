@@ -1,10 +1,10 @@
 """Warm memory: large arrays come from blocks that earlier arrays gave back.
 
-A page the system has just handed out costs more to touch than most ops cost to run. So a block is kept when the last array on it
-dies (the array's base is a `_Block`, and its `__del__` returns it) and serves the next request of its size class.
-Sizes are rounded up to an eighth of a power of two, so that blocks fit again at most 12.5 % too large. Idle and live
-blocks together stay below `_SLACK` times the most that was ever live: when shapes change, old blocks go back to the
-system. Small arrays are left to NumPy.
+A page the system has just handed out costs more to touch than most ops cost to run. So a block is kept when
+the last array on it dies (the array's base is a `_Block`, and its `__del__` returns it) and serves the next
+request of its size class. Sizes are rounded up to an eighth of a power of two, so that blocks fit again at
+most 12.5 % too large. Idle and live blocks together stay below `_SLACK` times the most that was ever live:
+when shapes change, old blocks go back to the system. Small arrays are left to NumPy.
 """
 
 from collections import defaultdict
@@ -32,8 +32,12 @@ class _Block:
         start = raw.__array_interface__["data"][0]
         offset = -start % _ALIGNMENT
         self.raw = raw
-        self.__array_interface__ = {"shape": (raw.size - _ALIGNMENT,), "typestr": "|u1", "data": (start + offset, False),
-                                    "version": 3}
+        self.__array_interface__ = {
+            "shape": (raw.size - _ALIGNMENT,),
+            "typestr": "|u1",
+            "data": (start + offset, False),
+            "version": 3,
+        }
 
     def __del__(self) -> None:
         global _idle_bytes, _live_bytes

@@ -1,8 +1,9 @@
 """Batch normalisation on the CPU: two passes forward, two backward, and sums over rows of pixels.
 
-An array (N, H, W, C) is M = N*H*W rows of C numbers. Sums over the rows are made in chunks of `_CHUNK` rows, one after the other
-within a chunk, and the chunks are added in order in float64: the same bits for any number of threads, and rounding that does not grow with M.
-Variances are sums of squares about the first row, not about zero, so that a large offset costs no digits.
+An array (N, H, W, C) is M = N*H*W rows of C numbers. Sums over the rows are made in chunks of `_CHUNK` rows,
+one after the other within a chunk, and the chunks are added in order in float64: the same bits for any number
+of threads, and rounding that does not grow with M. Variances are sums of squares about the first row, not
+about zero, so that a large offset costs no digits.
 
 Bound by: memory. The mask of a fused ReLU is read off y, so nothing else is kept.
 """
@@ -33,18 +34,36 @@ def batch_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (rows[0] + first).astype(x.dtype), variance.astype(x.dtype)
 
 
-def normalize(x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, gamma: np.ndarray, beta: np.ndarray,
-              residual: np.ndarray | None, relu: bool) -> np.ndarray:
+def normalize(
+    x: np.ndarray,
+    mean: np.ndarray,
+    inv_std: np.ndarray,
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    residual: np.ndarray | None,
+    relu: bool,
+) -> np.ndarray:
     """act(gamma * (x - mean) * inv_std + beta + residual)  (N, H, W, C) -> (N, H, W, C)"""
     x = memory.contiguous(x)
     y = memory.empty(x.shape, x.dtype)
     c = x.shape[-1]
     extra = x if residual is None else memory.contiguous(residual)
-    _normalize(x.reshape(-1, c), mean, inv_std * gamma, beta, extra.reshape(-1, c), residual is not None, relu, y.reshape(-1, c))
+    _normalize(
+        x.reshape(-1, c),
+        mean,
+        inv_std * gamma,
+        memory.contiguous(beta),
+        extra.reshape(-1, c),
+        residual is not None,
+        relu,
+        y.reshape(-1, c),
+    )
     return y
 
 
-def normalize_grad_sums(g: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def normalize_grad_sums(
+    g: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """(sum of g, sum of g * (x - mean) * inv_std) per channel: the gradients of beta and gamma."""
     c = x.shape[-1]
     rows = memory.contiguous(x).reshape(-1, c)
@@ -54,14 +73,29 @@ def normalize_grad_sums(g: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std:
     return sums[0], sums[1] * inv_std
 
 
-def normalize_grad_x(g: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, gamma: np.ndarray, grad_beta: np.ndarray,
-                     grad_gamma: np.ndarray) -> np.ndarray:
+def normalize_grad_x(
+    g: np.ndarray,
+    x: np.ndarray,
+    mean: np.ndarray,
+    inv_std: np.ndarray,
+    gamma: np.ndarray,
+    grad_beta: np.ndarray,
+    grad_gamma: np.ndarray,
+) -> np.ndarray:
     """gamma * inv_std * (g - grad_beta / M - (x - mean) * inv_std * grad_gamma / M)  -> (N, H, W, C)"""
     x, g = memory.contiguous(x), memory.contiguous(g)
     c = x.shape[-1]
     m = x.dtype.type(x.size // c)
     grad_x = memory.empty(x.shape, x.dtype)
-    _grad_x(g.reshape(-1, c), x.reshape(-1, c), mean, gamma * inv_std, grad_beta / m, grad_gamma * inv_std / m, grad_x.reshape(-1, c))
+    _grad_x(
+        g.reshape(-1, c),
+        x.reshape(-1, c),
+        mean,
+        gamma * inv_std,
+        grad_beta / m,
+        grad_gamma * inv_std / m,
+        grad_x.reshape(-1, c),
+    )
     return grad_x
 
 

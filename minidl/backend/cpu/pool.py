@@ -1,7 +1,8 @@
 """Pooling on the CPU: windows over channels-last images, one image per thread at a time.
 
-The inner loop always runs over the channels of one pixel, which are contiguous. Gradients are added into an image by the one thread
-that owns it, window by window in row-major order, so the sum has one order. Bound by: memory.
+The inner loop always runs over the channels of one pixel, which are contiguous. Gradients are added into an
+image by the one thread that owns it, window by window in row-major order, so the sum has one order. Bound by:
+memory.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from minidl.window import Window
 
 
 def max_pool2d(x: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """(N, H, W, C) -> the maxima (N, OH, OW, C), and the tap (row-major number in the window) of each: the first one that attains it.
+    """(N, H, W, C) -> the maxima (N, OH, OW, C), and the tap (row-major number in the window) of each: the
+    first one that attains it.
 
     Padding never wins. A NaN in the window does.
     """
@@ -38,7 +40,9 @@ def avg_pool2d(x: np.ndarray, window: Window, count_include_pad: bool) -> np.nda
     """Mean of each window, padding counted as zeros or left out.  (N, H, W, C) -> (N, OH, OW, C)"""
     x = memory.contiguous(x)
     y = memory.empty((x.shape[0], *window.output, x.shape[3]), x.dtype)
-    _avg_pool(x, window.kernel, window.stride, _corner(window), _shares(window, count_include_pad, x.dtype), y)
+    _avg_pool(
+        x, window.kernel, window.stride, _corner(window), _shares(window, count_include_pad, x.dtype), y
+    )
     return y
 
 
@@ -46,7 +50,9 @@ def avg_pool2d_grad(g: np.ndarray, window: Window, count_include_pad: bool) -> n
     """g shared out over each window.  (N, OH, OW, C) -> (N, H, W, C)"""
     g = memory.contiguous(g)
     grad_x = memory.empty((g.shape[0], *window.size, g.shape[3]), g.dtype)
-    _avg_pool_grad(g, window.kernel, window.stride, _corner(window), _shares(window, count_include_pad, g.dtype), grad_x)
+    _avg_pool_grad(
+        g, window.kernel, window.stride, _corner(window), _shares(window, count_include_pad, g.dtype), grad_x
+    )
     return grad_x
 
 
@@ -65,7 +71,7 @@ def adaptive_avg_pool2d_grad(g: np.ndarray, size: tuple[int, int]) -> np.ndarray
     for i, rows in enumerate(_bins(size[0], g.shape[1])):
         for j, columns in enumerate(_bins(size[1], g.shape[2])):
             part = grad_x[:, rows, columns]
-            part += g[:, i:i + 1, j:j + 1] / (part.shape[1] * part.shape[2])
+            part += g[:, i : i + 1, j : j + 1] / (part.shape[1] * part.shape[2])
     return grad_x
 
 
@@ -82,7 +88,8 @@ def global_avg_pool_grad(g: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _bins(length: int, count: int) -> Iterator[slice]:
-    """`count` bins that cover `length`: bin i is floor(i * length / count) up to ceil((i + 1) * length / count); they may overlap."""
+    """`count` bins that cover `length`: bin i is floor(i * length / count) up to ceil((i + 1) * length /
+    count); they may overlap."""
     return (slice(i * length // count, -(-(i + 1) * length // count)) for i in range(count))
 
 
@@ -92,9 +99,12 @@ def _corner(window: Window) -> tuple[int, int]:
 
 
 def _shares(window: Window, count_include_pad: bool, dtype: np.dtype) -> np.ndarray:
-    """1 / (number of elements each window averages)  (OH, OW).  Nothing beyond the padding counts (ceil_mode)."""
+    """1 / (number of elements each window averages)  (OH, OW).  Nothing beyond the padding counts
+    (ceil_mode)."""
     counts = []
-    for n, k, s, (before, after), out in zip(window.size, window.kernel, window.stride, window.padding, window.output):
+    for n, k, s, (before, after), out in zip(
+        window.size, window.kernel, window.stride, window.padding, window.output
+    ):
         start = np.arange(out) * s - before
         stop = np.minimum(start + k, n + after if count_include_pad else n)
         start = start if count_include_pad else np.maximum(start, 0)

@@ -1,25 +1,30 @@
 """How many threads compute, and when a kernel is worth sharing out among them.
 
-One number rules numba and BLAS alike. Below `PARALLEL_SIZE` elements starting the threads costs more than it saves.
+One number rules numba and BLAS alike. Below `PARALLEL_SIZE` elements starting the threads costs more than it
+saves.
 """
 
 import os
 
-# OpenMP's threads sleep between kernels: spinning ones take the cores from BLAS and from other programs. Read once, when numba starts them.
+# OpenMP's threads sleep between kernels: spinning ones take the cores from BLAS and from other programs. Read
+# once, when numba starts them.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import numba  # noqa: E402
+import numba
 
-from minidl.backend.cpu import blas  # noqa: E402
+from minidl.backend.cpu import blas
 
 PARALLEL_SIZE = 1 << 15  # elements; starting a parallel loop takes about 20 microseconds
 
 
 def set_num_threads(count: int) -> None:
-    """Compute with `count` threads from now on, in numba kernels and in BLAS.  ValueError outside 1 .. the machine's limit."""
+    """Compute with `count` threads from now on, in numba kernels and in BLAS.  ValueError outside 1 .. the
+    machine's limit."""
     limit = numba.config.NUMBA_NUM_THREADS
     if not 1 <= count <= limit:
-        raise ValueError(f"set_num_threads: count is {count}, it must lie in 1 .. {limit} (cores, or $NUMBA_NUM_THREADS)")
+        raise ValueError(
+            f"set_num_threads: count is {count}, it must lie in 1 .. {limit} (cores, or $NUMBA_NUM_THREADS)"
+        )
     numba.set_num_threads(count)
     blas.set_num_threads(count)
 

@@ -35,8 +35,13 @@ def _kernel(loop: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _run(kernel: Callable[..., None], written: tuple[Array, ...], read: tuple[Array, ...] = (),
-         numbers: tuple[float, ...] = (), *flags: bool) -> None:
+def _run(
+    kernel: Callable[..., None],
+    written: tuple[Array, ...],
+    read: tuple[Array, ...] = (),
+    numbers: tuple[float, ...] = (),
+    *flags: bool,
+) -> None:
     """Run a kernel on arrays of one shape and any strides; `numbers` are cast to their dtype."""
     cast = written[0].dtype.type
     flat = [array.ravel() for array in (*written, *read)]  # views of contiguous arrays, copies of others
@@ -53,8 +58,9 @@ def _sgd(p: Array, g: Array, lr: float, weight_decay: float) -> None:
 
 
 @_kernel
-def _sgd_momentum(p: Array, velocity: Array, g: Array, lr: float, momentum: float, weight_decay: float,
-                  nesterov: bool) -> None:
+def _sgd_momentum(
+    p: Array, velocity: Array, g: Array, lr: float, momentum: float, weight_decay: float, nesterov: bool
+) -> None:
     for i in prange(p.size):
         slope = g[i] + weight_decay * p[i]
         v = momentum * velocity[i] + slope
@@ -63,8 +69,19 @@ def _sgd_momentum(p: Array, velocity: Array, g: Array, lr: float, momentum: floa
 
 
 @_kernel
-def _adam(p: Array, mean: Array, mean_square: Array, g: Array, rate1: float, rate2: float, step_size: float,
-          inv_root: float, eps: float, weight_decay: float, keep: float) -> None:
+def _adam(
+    p: Array,
+    mean: Array,
+    mean_square: Array,
+    g: Array,
+    rate1: float,
+    rate2: float,
+    step_size: float,
+    inv_root: float,
+    eps: float,
+    weight_decay: float,
+    keep: float,
+) -> None:
     for i in prange(p.size):
         slope = g[i] + weight_decay * p[i]
         m = mean[i] + rate1 * (slope - mean[i])
@@ -75,8 +92,9 @@ def _adam(p: Array, mean: Array, mean_square: Array, g: Array, rate1: float, rat
 
 
 @_kernel
-def _rmsprop(p: Array, mean_square: Array, g: Array, lr: float, rate: float, eps: float,
-             weight_decay: float) -> None:
+def _rmsprop(
+    p: Array, mean_square: Array, g: Array, lr: float, rate: float, eps: float, weight_decay: float
+) -> None:
     for i in prange(p.size):
         slope = g[i] + weight_decay * p[i]
         s = mean_square[i] + rate * (slope * slope - mean_square[i])
@@ -85,8 +103,17 @@ def _rmsprop(p: Array, mean_square: Array, g: Array, lr: float, rate: float, eps
 
 
 @_kernel
-def _rmsprop_momentum(p: Array, mean_square: Array, velocity: Array, g: Array, lr: float, rate: float,
-                      momentum: float, eps: float, weight_decay: float) -> None:
+def _rmsprop_momentum(
+    p: Array,
+    mean_square: Array,
+    velocity: Array,
+    g: Array,
+    lr: float,
+    rate: float,
+    momentum: float,
+    eps: float,
+    weight_decay: float,
+) -> None:
     for i in prange(p.size):
         slope = g[i] + weight_decay * p[i]
         s = mean_square[i] + rate * (slope * slope - mean_square[i])
@@ -117,7 +144,7 @@ def _clip(x: Array, low: float, high: float) -> None:
 @_kernel
 def _sums_of_squares(x: Array, sums: Array) -> None:
     for chunk in prange(sums.size):
-        part = x[chunk * CHUNK_SIZE:(chunk + 1) * CHUNK_SIZE]
+        part = x[chunk * CHUNK_SIZE : (chunk + 1) * CHUNK_SIZE]
         a = b = c = d = 0.0  # four chains of additions: one would make each wait for the one before it
         for i in range(part.size // 4):
             a += np.float64(part[4 * i]) ** 2
@@ -129,8 +156,16 @@ def _sums_of_squares(x: Array, sums: Array) -> None:
         sums[chunk] = (a + b) + (c + d)
 
 
-def sgd_update(p: Array, g: Array, velocity: Array | None, *, lr: float, momentum: float,
-               weight_decay: float, nesterov: bool) -> None:
+def sgd_update(
+    p: Array,
+    g: Array,
+    velocity: Array | None,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool,
+) -> None:
     """One step of stochastic gradient descent, in place.  All arrays of one shape; velocity None: no momentum
 
     slope = g + weight_decay * p;  velocity = momentum * velocity + slope;  p -= lr * velocity
@@ -142,8 +177,19 @@ def sgd_update(p: Array, g: Array, velocity: Array | None, *, lr: float, momentu
         _run(_sgd_momentum, (p, velocity), (g,), (lr, momentum, weight_decay), nesterov)
 
 
-def adam_update(p: Array, g: Array, mean: Array, mean_square: Array, *, lr: float, beta1: float, beta2: float,
-                eps: float, weight_decay: float, step: int) -> None:
+def adam_update(
+    p: Array,
+    g: Array,
+    mean: Array,
+    mean_square: Array,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+) -> None:
     """One step of Adam, in place, as the step-th (from 1) of this parameter.  All arrays of one shape
 
     slope = g + weight_decay * p
@@ -154,8 +200,19 @@ def adam_update(p: Array, g: Array, mean: Array, mean_square: Array, *, lr: floa
     _run(_adam, (p, mean, mean_square), (g,), (*numbers, weight_decay, 1.0))
 
 
-def adamw_update(p: Array, g: Array, mean: Array, mean_square: Array, *, lr: float, beta1: float,
-                 beta2: float, eps: float, weight_decay: float, step: int) -> None:
+def adamw_update(
+    p: Array,
+    g: Array,
+    mean: Array,
+    mean_square: Array,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+) -> None:
     """One step of AdamW: p *= 1 - lr * weight_decay, then `adam_update` with slope = g."""
     numbers = _adam_numbers(lr, beta1, beta2, eps, step)
     _run(_adam, (p, mean, mean_square), (g,), (*numbers, 0.0, 1.0 - lr * weight_decay))
@@ -166,8 +223,18 @@ def _adam_numbers(lr: float, beta1: float, beta2: float, eps: float, step: int) 
     return 1.0 - beta1, 1.0 - beta2, lr / (1.0 - beta1**step), 1.0 / math.sqrt(1.0 - beta2**step), eps
 
 
-def rmsprop_update(p: Array, g: Array, mean_square: Array, velocity: Array | None, *, lr: float, decay: float,
-                   momentum: float, eps: float, weight_decay: float) -> None:
+def rmsprop_update(
+    p: Array,
+    g: Array,
+    mean_square: Array,
+    velocity: Array | None,
+    *,
+    lr: float,
+    decay: float,
+    momentum: float,
+    eps: float,
+    weight_decay: float,
+) -> None:
     """One step of RMSprop, TensorFlow's form, in place.  All arrays of one shape; velocity None: no momentum
 
     slope = g + weight_decay * p;  mean_square = decay * mean_square + (1 - decay) * slope**2
