@@ -197,7 +197,7 @@ class _Call:
 
 @op
 def _hand_over(y: Array, *, upstream: Any) -> Any:
-    """A number whose gradient by y is `upstream`, the very array: what an op's vjp writes into it can be seen."""
+    """A number whose gradient by y is `upstream`, the very array: what a vjp writes into it can be seen."""
     return np.zeros(()), (lambda g: upstream,)
 
 
