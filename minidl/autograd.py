@@ -94,16 +94,14 @@ class Node:
         if not self.vjps:
             raise RuntimeError(
                 f"backward: it ran through this graph before, and {self.name} has let go of what it kept. "
-                f"Compute the loss anew, "
-                f"or call backward(retain_graph=True) the first time"
+                "Compute the loss anew, or call backward(retain_graph=True) the first time"
             )
         for version, count in self.saved:
             if version.count != count:
                 raise RuntimeError(
                     f"backward: an array that {self.name} keeps for its gradient was written in place "
-                    f"afterwards "
-                    f"({version.count - count} times). Write before the op, into a copy, or make a new "
-                    f"tensor instead"
+                    f"afterwards ({version.count - count} times). Write before the op, into a copy, or make "
+                    "a new tensor instead"
                 )
         with _ieee():
             return [vjp(g) if vjp else None for vjp in self.vjps]
@@ -216,8 +214,7 @@ class Tensor:
         if self.requires_grad and is_recording():
             raise RuntimeError(
                 "t[i] = value: this tensor takes part in a recorded graph, and an assignment has no "
-                "gradient. "
-                "Use ops.where, write under no_grad(), or detach() first"
+                "gradient. Use ops.where, write under no_grad(), or detach() first"
             )
         self.data[_plain_index(index)] = value.data if isinstance(value, Tensor) else value
         self.mark_written()
@@ -413,8 +410,7 @@ def _first_gradient(root: Tensor, grad: Any) -> Array:
             )
         raise RuntimeError(
             "backward: this tensor does not depend on anything that requires a gradient, or was computed "
-            "under no_grad(). "
-            "(Gradients count as constants: minidl computes first derivatives only)"
+            "under no_grad(). (Gradients count as constants: minidl computes first derivatives only)"
         )
     if grad is None:
         if root.size != 1:
@@ -496,8 +492,7 @@ def _as_arrays(name: str, given: list[tuple[str, Any]]) -> list[Array]:
             if array.dtype.kind == "f" and dtype.kind == "f":
                 raise DTypeError(
                     f"{name}: {key} is {array.dtype} but the inputs before it are {dtype}; nothing is "
-                    f"widened "
-                    f"silently, use .to(dtype='{dtype}')"
+                    f"widened silently, use .to(dtype='{dtype}')"
                 )
             if array.dtype.kind in "iub" and dtype.kind == "f":
                 array = array.astype(dtype)

@@ -363,8 +363,8 @@ def _trained(folder: RunFolder, device: str | None) -> tuple[dict[str, Any], Any
     config = folder.read_config()
     if not folder.weights.exists():
         raise CheckpointError(
-            f"{folder.path} has no model.safetensors: the run is not finished; "
-            "minidl train --resume finishes it"
+            f"{folder.path} has no model.safetensors: the run is not finished; minidl train --resume "
+            "finishes it"
         )
     minidl.set_default_device(device or config["device"])
     return config, minidl.Model.load(folder.weights)
@@ -417,8 +417,8 @@ def _result_text(result: dict[str, float], dataset: Any, limit: int | None) -> s
     n = len(dataset.test)
     images = f"the first {n} images (--limit)" if n == limit else f"{n} images"
     return (
-        f"test on {images}: loss {result['loss']:.4f}, top 5 {result['top5']:.4f}\n"
-        f"test accuracy {result['accuracy']:.4f}"
+        f"test on {images}: loss {result['loss']:.4f}, top 5 {result['top5']:.4f}\ntest accuracy "
+        f"{result['accuracy']:.4f}"
     )
 
 

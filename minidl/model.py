@@ -136,8 +136,7 @@ class Model(nn.Module):
         except TypeError as error:
             raise TypeError(
                 f"save: the arguments {type(self).__name__} was built with must be numbers, strings, lists "
-                f"or dicts to be "
-                f"saved ({error}); keep the weights with state_dict() instead"
+                f"or dicts to be saved ({error}); keep the weights with state_dict() instead"
             ) from error
 
     @classmethod

@@ -91,8 +91,8 @@ def window(
         if room < 0:
             raise ShapeError(
                 f"{op}: a window of {span} (kernel_size {kernel}, dilation {spread}) does not fit into "
-                f"{letter} = {size[axis]} "
-                f"with padding {sides[axis]}; the image (H, W) is {size}. Use larger images or more padding"
+                f"{letter} = {size[axis]} with padding {sides[axis]}; the image (H, W) is {size}. Use larger "
+                "images or more padding"
             )
         steps_taken = room // steps[axis]
         if ceil_mode and room % steps[axis] and (steps_taken + 1) * steps[axis] < size[axis] + sides[axis][0]:

@@ -94,8 +94,8 @@ def parse(text: str) -> Augmentation:
     for word in words:
         if word not in _BY_NAME:
             raise ValueError(
-                f"augmentation {text!r}: there is no {word!r}; the names are "
-                f"{', '.join(_BY_NAME)}, several are joined by +"
+                f"augmentation {text!r}: there is no {word!r}; the names are {', '.join(_BY_NAME)}, several "
+                "are joined by +"
             )
     steps = [_BY_NAME[word] for word in words]
     return steps[0] if len(steps) == 1 else compose(*steps)

@@ -52,14 +52,12 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} is not a file minidl saved, or it is damaged ({error}); restore it from a copy or an "
-            f"older "
-            f"checkpoint"
+            "older checkpoint"
         ) from error
     if _digest(arrays, text) != digest:
         raise CheckpointError(
             f"{path} is damaged: its contents do not match their checksum; restore it from a copy or an "
-            f"older "
-            f"checkpoint"
+            "older checkpoint"
         )
     return arrays, description
 

@@ -185,9 +185,8 @@ class Module:
         for name, value in state.items():
             if name in own and np.shape(value) != own[name].shape:
                 raise CheckpointError(
-                    f"load_state_dict: {name} has shape {np.shape(value)} in the state but "
-                    f"{own[name].shape} in this "
-                    f"network"
+                    f"load_state_dict: {name} has shape {np.shape(value)} in the state but {own[name].shape} "
+                    "in this network"
                 )
         for name, value in state.items():
             if name in own:

@@ -25,8 +25,7 @@ def check_broadcast(op: str, a: Array, b: Array, names: tuple[str, str] = ("a", 
         if m != n and 1 not in (m, n):
             raise ShapeError(
                 f"{op}: {names[0]} of shape {a.shape} and {names[1]} of shape {b.shape} do not broadcast: "
-                f"axes are "
-                f"compared from the last one, and {m} meets {n}"
+                f"axes are compared from the last one, and {m} meets {n}"
             )
 
 

@@ -18,8 +18,7 @@ def matmul(a: Array, b: Array) -> Any:
     if a.ndim < 2 or b.ndim < 2:
         raise ShapeError(
             f"matmul: a has shape {a.shape}, b has {b.shape}; both need at least two axes, reshape vectors "
-            f"to (1, D) "
-            f"or (D, 1)"
+            "to (1, D) or (D, 1)"
         )
     if a.shape[-1] != b.shape[-2]:
         raise ShapeError(
@@ -47,14 +46,12 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Any:
     if x.ndim != 2 or weight.ndim != 2:
         raise ShapeError(
             f"linear: x has shape {x.shape} and weight {weight.shape}; they must be (N, D_in) and (D_in, "
-            f"D_out). "
-            f"Flatten images first (ops.flatten)"
+            "D_out). Flatten images first (ops.flatten)"
         )
     if x.shape[1] != weight.shape[0]:
         raise ShapeError(
             f"linear: x has {x.shape[1]} features (last axis of {x.shape}) but weight takes "
-            f"{weight.shape[0]} "
-            f"(axis 0 of {weight.shape})"
+            f"{weight.shape[0]} (axis 0 of {weight.shape})"
         )
     if bias is not None and bias.shape != (weight.shape[1],):
         raise ShapeError(

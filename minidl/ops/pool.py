@@ -100,7 +100,6 @@ def _window(
         if max(sides) >= k:
             raise ShapeError(
                 f"{op_name}: padding {geometry.padding} must be smaller than kernel_size {geometry.kernel}, "
-                f"or a window "
-                f"would hold nothing but padding"
+                "or a window would hold nothing but padding"
             )
     return geometry

@@ -76,8 +76,7 @@ def _concat(*arrays: Array, axis: int) -> Any:
         ):
             raise ShapeError(
                 f"concat: tensor {i} has shape {a.shape}, tensor 0 has {first.shape}; they must agree on "
-                f"every axis "
-                f"but axis {axis}"
+                f"every axis but axis {axis}"
             )
     ends = np.cumsum([a.shape[axis] for a in arrays]).tolist()
     xp, lead = backend.of(first), (slice(None),) * axis

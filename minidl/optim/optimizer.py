@@ -153,8 +153,8 @@ def trainable(params: Iterable[Tensor], where: str) -> list[Tensor]:
             raise ValueError(f"{where}: params[{i}] of shape {p.shape} does not require a gradient")
         if id(p) in places:
             raise ValueError(
-                f"{where}: params[{i}] and params[{places[id(p)]}] are the same Tensor; "
-                f"it would be updated twice"
+                f"{where}: params[{i}] and params[{places[id(p)]}] are the same Tensor; it would be updated "
+                "twice"
             )
         places[id(p)] = i
     return result
@@ -187,8 +187,8 @@ def check_keys(state: Mapping[str, Any], expected: list[str], where: str) -> Non
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             raise CheckpointError(
-                f"{where}: the state {text} {', '.join(map(repr, keys[:3]))}{more}; "
-                f"was it made for other parameters or options?"
+                f"{where}: the state {text} {', '.join(map(repr, keys[:3]))}{more}; was it made for other "
+                "parameters or options?"
             )
 
 

@@ -49,8 +49,8 @@ def agree(
         expected = oracle(*rounded.inputs, **rounded.options)
         if found.dtype != dtype or found.shape != expected.shape:
             raise AssertionError(
-                f"agree: {name} returned {found.dtype} {found.shape}, "
-                f"expected {np.dtype(dtype)} {expected.shape}\n  for {rounded!r}"
+                f"agree: {name} returned {found.dtype} {found.shape}, expected {np.dtype(dtype)} "
+                f"{expected.shape}\n  for {rounded!r}"
             )
         # The reference rounds too, in float64, and within the same bound.
         u, reference_u = np.finfo(dtype).eps / 2, np.finfo(np.float64).eps / 2

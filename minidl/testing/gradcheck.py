@@ -218,8 +218,8 @@ def _check_gradients(call: _Call, upstream: Array, gradients: dict[int, Array]) 
     for k, gradient in gradients.items():
         if gradient.shape != call.leaves[k].shape or gradient.dtype != np.float64:
             raise call.wrong(
-                f"the gradient of {call.names[k]} is {gradient.dtype} {gradient.shape}, "
-                f"the argument float64 {call.leaves[k].shape}"
+                f"the gradient of {call.names[k]} is {gradient.dtype} {gradient.shape}, the argument float64 "
+                f"{call.leaves[k].shape}"
             )
         if not np.all(np.isfinite(gradient)):
             place = list(map(int, np.argwhere(~np.isfinite(gradient))[0]))
@@ -271,9 +271,9 @@ def _check_jacobian(call: _Call, k: int, y: Array) -> None:
             worst, j = excess.max(), np.unravel_index(int(excess.argmax()), y.shape)
             place = tuple(map(int, j))
             text = (
-                f"worst element: d output{list(place)} / d {call.names[k]}{list(i)}: "
-                f"analytic {slope[place]:.8g}, numeric {_interval(low[place], high[place])}, "
-                f"tolerance {noise[place]:.2g}"
+                f"worst element: d output{list(place)} / d {call.names[k]}{list(i)}: analytic "
+                f"{slope[place]:.8g}, numeric {_interval(low[place], high[place])}, tolerance "
+                f"{noise[place]:.2g}"
             )
     if worst > 0:
         raise call.wrong(f"the gradient of {call.names[k]} is wrong\n  {text}")
@@ -290,8 +290,8 @@ def _slopes(call: _Call, k: int, y: Array, direction: Array) -> tuple[Array, Arr
     left = (y - call.value(k, np.asarray(x - eps * direction))) / eps
     if not (np.all(np.isfinite(left)) and np.all(np.isfinite(right))):
         raise call.wrong(
-            f"the output is not finite a step away from {call.names[k]}; "
-            f"choose inputs further inside the domain"
+            f"the output is not finite a step away from {call.names[k]}; choose inputs further inside the "
+            "domain"
         )
     steepest = np.maximum(np.abs(left), np.abs(right))
     one_rounding = np.finfo(np.float64).eps * (np.abs(y) + steepest * float(np.abs(x).max()))

@@ -244,8 +244,7 @@ def _not_finite(run: Run, x: np.ndarray, loss: float) -> str:
     source = "the images of this batch are not finite; " if not np.isfinite(x).all() else ""
     return (
         f"fit: the loss is {loss} in epoch {run.epoch + 1}; {source}{where}. Train with a lower learning "
-        f"rate, or clip the "
-        f"gradients.{kept}"
+        f"rate, or clip the gradients.{kept}"
     )
 
 
@@ -303,8 +302,7 @@ def _start(run: Run, resume: bool) -> None:
         if last is not None:
             raise CheckpointError(
                 f"fit: checkpoint={os.fspath(run.folder)!r} holds a run already ({last.name}); pass "
-                f"resume=True to "
-                f"go on with it, or another folder"
+                "resume=True to go on with it, or another folder"
             )
         _save(run)
     elif last is None:
@@ -342,8 +340,7 @@ def _restore(run: Run, path: os.PathLike[str]) -> None:
     if sorted(parts) != sorted(expected):
         raise CheckpointError(
             f"{path} holds {', '.join(parts)}, but this run has {', '.join(expected)}; resume with the same "
-            f"optimizer, "
-            f"schedule and recipe as before"
+            "optimizer, schedule and recipe as before"
         )
     for name in expected:
         holders[name].load_state_dict(parts[name])

@@ -136,8 +136,8 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]:
             config[key] = value
         elif value != began:
             raise CheckpointError(
-                f"{run.path} began with {key} = {began} and cannot go on with {value}: "
-                "leave it out, or start a new run in another folder"
+                f"{run.path} began with {key} = {began} and cannot go on with {value}: leave it out, or "
+                "start a new run in another folder"
             )
     return config
 

@@ -28,8 +28,7 @@ def as_data(data: Any, labels: Any = None) -> Any:
         return data
     raise DataError(
         f"fit: data is a {type(data).__name__}; give a Dataset, its name, (images, labels), or an object "
-        f"with __len__ "
-        f"and __getitem__(i) -> (image, label)"
+        "with __len__ and __getitem__(i) -> (image, label)"
     )
 
 
@@ -45,8 +44,7 @@ def hold_out(split: Any, share: float) -> tuple[Any, Any]:
     if not 0 < held < n:
         raise DataError(
             f"fit: validation={share} of {n} training images leaves {held} to validate and {n - held} to "
-            f"train; both need "
-            f"one at least. Give more images, another share, or validation=None"
+            "train; both need one at least. Give more images, another share, or validation=None"
         )
     order = np.random.default_rng(_HELD_OUT_KEY).permutation(n)
     return _subset(split, np.sort(order[held:])), _subset(split, np.sort(order[:held]))
@@ -59,17 +57,14 @@ def check_fit(model: Module, image_shape: tuple[int, ...], num_classes: int | No
     if expected is not None and tuple(seen) != tuple(expected):
         raise DataError(
             f"{where}: the images are (H, W, C) = {tuple(image_shape)}, but the model takes "
-            f"{tuple(expected)}. Resize them "
-            f"with minidl.data.transforms.fit_images(images, {tuple(expected)}), on the command line with "
-            f"--fit-images; "
-            f"or build the model for these images"
+            f"{tuple(expected)}. Resize them with minidl.data.transforms.fit_images(images, "
+            f"{tuple(expected)}), on the command line with --fit-images; or build the model for these images"
         )
     known = getattr(model, "num_classes", None)
     if num_classes is not None and known is not None and num_classes != known:
         raise DataError(
-            f"{where}: the data has {num_classes} classes, but the model's num_classes is {known}; build "
-            f"the model with "
-            f"num_classes={num_classes}"
+            f"{where}: the data has {num_classes} classes, but the model's num_classes is {known}; build the "
+            f"model with num_classes={num_classes}"
         )
 
 
@@ -90,8 +85,7 @@ def check_labels(model: Module, split: Any, where: str) -> None:
     if known is not None and isinstance(split, Split) and split.labels.max() >= known:
         raise DataError(
             f"{where}: labels reach {split.labels.max()}, but the model's num_classes is {known} (labels 0 "
-            f".. {known - 1}); "
-            f"build the model with num_classes={split.labels.max() + 1} or more"
+            f".. {known - 1}); build the model with num_classes={split.labels.max() + 1} or more"
         )
 
 
