@@ -46,8 +46,10 @@ def is_recording() -> bool:
 
 
 class no_grad(ContextDecorator):  # lower case: in use it is a function, `with no_grad():` and `@no_grad()`
-    """Ops inside record nothing: no gradients, and no array is kept for one.  Context manager and
-    decorator."""
+    """Ops inside record nothing: no gradients, and no array is kept for one.
+
+    Context manager and decorator.
+    """
 
     def __enter__(self) -> None:
         self._before = [*getattr(self, "_before", ()), is_recording()]  # a decorated function may recurse
@@ -58,8 +60,10 @@ class no_grad(ContextDecorator):  # lower case: in use it is a function, `with n
 
 
 class Version:
-    """How often a buffer was written in place. It belongs to the buffer: all Tensors that are views of it
-    share one."""
+    """How often a buffer was written in place.
+
+    It belongs to the buffer: all Tensors that are views of it share one.
+    """
 
     __slots__ = ("count",)
 
@@ -89,8 +93,10 @@ class Node:
         self.inputs, self.vjps, self.saved = inputs, vjps, saved
 
     def run(self, g: Array) -> list[Array | None]:
-        """The gradient for every input, from the one arriving at the output.  RuntimeError if that would be
-        wrong."""
+        """The gradient for every input, from the one arriving at the output.
+
+        RuntimeError if that would be wrong.
+        """
         if not self.vjps:
             raise RuntimeError(
                 f"backward: it ran through this graph before, and {self.name} has let go of what it kept. "
@@ -197,8 +203,10 @@ class Tensor:
         return self.data
 
     def to(self, device: str | None = None, dtype: Any = None) -> "Tensor":
-        """Self on another device or with another dtype; itself if nothing changes. Gradients pass back in the
-        old dtype."""
+        """Self on another device or with another dtype; itself if nothing changes.
+
+        Gradients pass back in the old dtype.
+        """
         if device is not None:
             backend.check_device(device)
         if dtype is None or np.dtype(dtype) == self.dtype:
@@ -206,8 +214,10 @@ class Tensor:
         return _ops().cast(self, dtype=np.dtype(dtype))
 
     def mark_written(self) -> None:
-        """Count one in-place write to `data`, as `t[i] = value` does; an optimiser calls it after each
-        update."""
+        """Count one in-place write to `data`, as `t[i] = value` does.
+
+        An optimiser calls it after each update.
+        """
         self._version.count += 1
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -360,8 +370,7 @@ def op(fn: Callable[..., tuple[Array, tuple[Vjp | None, ...]]]) -> Callable[...,
 
 
 def shared(compute: Callable[[Array], Any]) -> Callable[[Array], Any]:
-    """Work that several vjps of one op need: computed at the first call for a gradient g, remembered for the
-    next."""
+    """Work that several vjps of one op need: done for the first of them, remembered for the others."""
     memory: list[Any] = [None, None]
 
     def once(g: Array) -> Any:
@@ -438,8 +447,7 @@ def _first_gradient(root: Tensor, grad: Any) -> Array:
 
 
 def _fresh(g: Array, leaving: list[Array | None]) -> list[bool]:
-    """Per leaving gradient, whether its memory belongs to nobody else: not to g, and not to another one of
-    the list."""
+    """Per leaving gradient, whether its memory is nobody else's: not g's, and not another one's in the list."""
     owners = [None if array is None else _owner(array) for array in leaving]
     taken = [id(_owner(g)), *(id(owner) for owner in owners if owner is not None)]
     return [

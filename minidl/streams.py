@@ -53,8 +53,10 @@ def get_state() -> dict[str, Any]:
 
 
 def set_state(state: dict[str, Any]) -> None:
-    """Continue all streams from what `get_state` returned.  KeyError or ValueError when it is not such a
-    state; then nothing has changed."""
+    """Continue all streams from what `get_state` returned.
+
+    KeyError or ValueError when it is not such a state; then nothing has changed.
+    """
     restored = {}
     for name in NAMES:
         bits = np.random.Philox()

@@ -38,8 +38,7 @@ class Window:
 
     @property
     def pointwise(self) -> bool:
-        """Whether every output pixel reads exactly the input pixel of its own place (1x1, stride 1, no
-        padding)."""
+        """Whether every output pixel reads the input pixel of its own place and no other."""
         return (
             self.taps == 1
             and self.stride == (1, 1)
@@ -49,8 +48,10 @@ class Window:
 
 
 def pair(value: Pair, op: str, name: str, least: int = 1) -> tuple[int, int]:
-    """`value` as (rows, columns): an integer stands for both.  ValueError below `least` or for anything
-    else."""
+    """`value` as (rows, columns): an integer stands for both.
+
+    ValueError below `least` or for anything else.
+    """
     both: Any = (value, value) if _is_int(value) else value
     if (
         isinstance(both, str)

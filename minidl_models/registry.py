@@ -22,8 +22,10 @@ _entries: dict[str, Entry] = {}
 
 
 def zoo_model(*, paper: str, year: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a model function under its own name. What it builds remembers the call, so that it can be
-    built again."""
+    """Register a model function under its own name.
+
+    What it builds remembers the call, so that it can be built again.
+    """
 
     def register(fn: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(fn)

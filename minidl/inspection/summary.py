@@ -11,8 +11,7 @@ from minidl.errors import ShapeError
 
 @dataclass(frozen=True)
 class Row:
-    """One layer that ran: `path` in the network, `window` as kernel/stride/padding, output shape without N,
-    costs per image."""
+    """One layer that ran.  window: kernel/stride/padding; output: shape without N; macs: of one image"""
 
     path: str
     kind: str
@@ -23,8 +22,10 @@ class Row:
 
 
 def layer_rows(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Row]:
-    """A row per layer in the order they run on one image of `input_shape` (H, W, C); found by running it once
-    in evaluation mode."""
+    """A row per layer in the order they run on one image of `input_shape` (H, W, C).
+
+    Found by running it once in evaluation mode.
+    """
     rows: list[Row] = []
 
     def append_row(path: str) -> nn.Hook:
@@ -81,8 +82,10 @@ def summary(model: nn.Module, input_shape: tuple[int, int, int] | None = None) -
 
 
 def multiply_adds(module: nn.Module, output: tuple[int, ...]) -> int:
-    """Multiply-adds of one convolution or linear layer for one image; 0 for the others.  output: shape
-    without N"""
+    """Multiply-adds of one convolution or linear layer for one image; 0 for the others.
+
+    output: shape without N.
+    """
     if isinstance(module, nn.Conv2d):
         return int(np.prod(output[:2])) * module.weight.size
     return module.weight.size if isinstance(module, nn.Linear) else 0

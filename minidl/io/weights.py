@@ -20,8 +20,10 @@ from minidl.errors import CheckpointError
 def save_arrays(
     path: str | os.PathLike[str], arrays: dict[str, np.ndarray], description: dict[str, Any]
 ) -> None:
-    """Write arrays and a JSON-able description as one safetensors file, atomically.  OSError if the place
-    cannot be written."""
+    """Write arrays and a JSON-able description as one safetensors file, atomically.
+
+    OSError if the place cannot be written.
+    """
     from safetensors.numpy import save
 
     # safetensors writes the memory as it lies, so strided arrays must be made contiguous;
@@ -34,8 +36,10 @@ def save_arrays(
 
 
 def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(arrays, description) of a file from `save_arrays`.  CheckpointError that names the file when it is
-    missing or damaged."""
+    """(arrays, description) of a file from `save_arrays`.
+
+    CheckpointError that names the file when it is missing or damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

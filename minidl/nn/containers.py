@@ -52,8 +52,10 @@ class Sequential(ModuleList):
 
 
 class Concat(ModuleList):
-    """Run every branch on the same input and put their channels behind one another.  (N, H, W, C) -> (N, OH,
-    OW, sum of channels)"""
+    """Run every branch on the same input and put their channels behind one another.
+
+    (N, H, W, C) -> (N, OH, OW, sum of channels)
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.concat([branch(x) for branch in self.children()], axis=-1)

@@ -14,8 +14,10 @@ def normal(shape: tuple[int, ...], std: float, mean: float = 0.0) -> np.ndarray:
 
 
 def he_normal(shape: tuple[int, ...]) -> np.ndarray:
-    """Normal with variance 2 / fan_in, fan_in being all axes but the last.  He et al. 2015, arXiv:1502.01852,
-    equation 10."""
+    """Normal with variance 2 / fan_in, fan_in being all axes but the last.
+
+    He et al. 2015, arXiv:1502.01852, equation 10.
+    """
     return normal(shape, sqrt(2 / prod(shape[:-1])))
 
 

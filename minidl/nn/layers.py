@@ -196,8 +196,10 @@ class GlobalAvgPool(Module):
 
 
 class Dropout(Module):
-    """Zero each element with probability p in training, scale the others by 1 / (1 - p); identity in
-    evaluation.  Any shape."""
+    """In training, zero each element with probability p and scale the others by 1 / (1 - p).  Any shape.
+
+    Identity in evaluation; see `ops.dropout`.
+    """
 
     def __init__(self, p: float = 0.5) -> None:
         if not 0 <= p <= 1:

@@ -126,8 +126,10 @@ class Module:
                     yield (f"{path}.{name}" if path else name), value
 
     def train(self, mode: bool = True) -> Self:
-        """Set training behaviour (dropout drops, batch norm uses the batch) for the whole tree; returns
-        self."""
+        """Set training behaviour (dropout drops, batch norm uses the batch) for the whole tree.
+
+        Returns self.
+        """
         for module in self.modules():
             module.training = mode
         return self
@@ -142,8 +144,10 @@ class Module:
             parameter.grad = None
 
     def to(self, device: str | None = None, dtype: Any = None) -> Self:
-        """Move parameters and buffers to another device or float dtype, in place; returns self. Build
-        optimisers afterwards."""
+        """Move parameters and buffers to another device or float dtype, in place; returns self.
+
+        Build optimisers afterwards.
+        """
         if device is not None:
             backend.check_device(device)
         if dtype is not None:
@@ -156,8 +160,7 @@ class Module:
         return self
 
     def _state(self) -> dict[str, np.ndarray]:
-        """Path -> the live array, parameters and buffers of one module together: weight, bias, running_mean,
-        running_var."""
+        """Path -> the live array; a module's buffers follow its parameters, as they were set."""
         state = {}
         for path, module in self.named_modules():
             buffers = module.__dict__.get("_buffer_names", ())

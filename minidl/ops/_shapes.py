@@ -43,8 +43,10 @@ def axes_of(op: str, ndim: int, axis: Any) -> tuple[int, ...]:
 
 
 def check_image(op: str, x: Array, channels: int | None = None, source: str = "") -> None:
-    """ShapeError unless x is a non-empty batch of images (N, H, W, C), with `channels` channels where
-    `source` asks for that."""
+    """ShapeError unless x is a non-empty batch of images (N, H, W, C).
+
+    `channels`, if given, is how many there must be, and `source` says who asks for that many.
+    """
     if x.ndim != 4:
         cure = "; a single image needs a batch axis: x.reshape(1, H, W, C)" if x.ndim == 3 else ""
         raise ShapeError(f"{op}: x has shape {x.shape}, it must be (N, H, W, C){cure}")

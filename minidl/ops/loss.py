@@ -61,8 +61,10 @@ def cross_entropy(
 
 
 def check_labels(op_name: str, logits: Array, labels: Any, ignore_index: int | None = None) -> np.ndarray:
-    """Which rows count (all but those labelled `ignore_index`).  An error unless labels are N integers in 0
-    .. K-1."""
+    """Which rows count (all but those labelled `ignore_index`).
+
+    An error unless labels are N integers in 0 .. K-1.
+    """
     if logits.ndim != 2:
         raise ShapeError(f"{op_name}: logits have shape {logits.shape}, they must be (N, K)")
     n, k = logits.shape

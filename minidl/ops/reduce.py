@@ -39,8 +39,10 @@ def mean(x: Array, *, axis: Any = None, keepdims: bool = False) -> Any:
 
 @op
 def max(x: Array, *, axis: Any = None, keepdims: bool = False) -> Any:
-    """Maximum over axes.  Of equal maxima the first one in row-major order receives the gradient.  ShapeError
-    over nothing."""
+    """Maximum over axes.  Of equal maxima the first one in row-major order receives the gradient.
+
+    ShapeError over nothing.
+    """
     axes = axes_of("max", x.ndim, axis)
     if prod(x.shape[a] for a in axes) == 0:
         raise ShapeError(f"max: x of shape {x.shape} has no elements along axis {axis}")

@@ -59,8 +59,10 @@ def transpose(x: Array, axes: Any = None) -> Any:
 
 
 def concat(tensors: Sequence[Any], axis: int = -1) -> Tensor:
-    """Tensors behind one another along an axis, the channels by default.  ShapeError unless all other axes
-    agree."""
+    """Tensors behind one another along an axis, the channels by default.
+
+    ShapeError unless all other axes agree.
+    """
     if len(tensors) == 0:
         raise ShapeError("concat: no tensors given")
     return _concat(*tensors, axis=axis)
@@ -106,8 +108,10 @@ def pad(x: Array, widths: Any, *, value: float = 0.0) -> Any:
 
 @op
 def getitem(x: Array, index: Any) -> Any:
-    """x[index], with NumPy's rules: slices and integers give a view, index arrays a copy.  IndexError outside
-    x."""
+    """x[index], with NumPy's rules: slices and integers give a view, index arrays a copy.
+
+    IndexError outside x.
+    """
     xp, shape = backend.of(x), x.shape
 
     def grad_x(g: Array) -> Array:

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Override what you need. `run` tells model, optimizer, history, epoch (finished so far) and epochs; set
-    run.stop to end after this epoch."""
+    """Override what you need.
+
+    `run` tells model, optimizer, history, epoch (finished so far) and epochs; set run.stop to end after this
+    epoch.
+    """
 
     def begin(self, run: "Run") -> None:
         """Before the first epoch."""
@@ -27,8 +30,10 @@ class Callback:
 
 
 class CSVLogger(Callback):
-    """Write the history so far as a table, one row an epoch; after a resume it holds the earlier epochs
-    too."""
+    """Write the history so far as a table, one row an epoch.
+
+    After a resume it holds the earlier epochs too.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

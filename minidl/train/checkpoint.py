@@ -22,8 +22,10 @@ _NAME = re.compile(r"epoch-(\d+)\.safetensors")
 def save(
     folder: str | os.PathLike[str], epoch: int, parts: dict[str, dict[str, Any]], description: dict[str, Any]
 ) -> Path:
-    """Write the state after `epoch` epochs, then drop the oldest files.  `parts`: name -> flat dict of arrays
-    and plain values."""
+    """Write the state after `epoch` epochs, then drop the oldest files.
+
+    `parts`: name -> flat dict of arrays and plain values.
+    """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, np.ndarray] = {}
@@ -39,8 +41,10 @@ def save(
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """(parts, description) as given to `save`.  CheckpointError that names the file, and another that is
-    left, if it is damaged."""
+    """(parts, description) as given to `save`.
+
+    CheckpointError that names the file, and another that is left, if it is damaged.
+    """
     try:
         arrays, description = load_arrays(path)
         parts: dict[str, dict[str, Any]] = {part: {} for part in description["parts"]}

@@ -213,8 +213,7 @@ def _validate(run: Run) -> Mean:
 
 
 def _not_finite(run: Run, x: np.ndarray, loss: float) -> str:
-    """Why the loss is not a number: the first layer whose output is not finite, found by running the batch
-    again."""
+    """What broke the loss: the first layer whose output is not finite, found by running the batch again."""
     first: list[str] = []
 
     def look(path: str, module: Module) -> Callable[..., None]:
@@ -277,8 +276,10 @@ def _augmentation(augment: Any, recipe: Recipe) -> Any:
 def _optimizer_and_schedule(
     model: Module, optimizer: Any, schedule: Any, recipe_given: bool, recipe: Recipe, total_steps: int
 ) -> tuple[optim.Optimizer, Any]:
-    """The given ones, functions that make them, or the recipe's. A given optimiser without a schedule keeps
-    its learning rate."""
+    """The given ones, functions that make them, or the recipe's.
+
+    A given optimiser without a schedule keeps its learning rate.
+    """
     from_recipe = optimizer is None
     if from_recipe:
         optimizer = recipe.build_optimizer(model.parameters())
@@ -326,8 +327,10 @@ def _save(run: Run) -> None:
 
 
 def _restore(run: Run, path: os.PathLike[str]) -> None:
-    """Put the run where the checkpoint left off.  CheckpointError before anything changed if it belongs to
-    another kind of run."""
+    """Put the run where the checkpoint left off.
+
+    CheckpointError before anything changed if it belongs to another kind of run.
+    """
     parts, description = checkpoints.load(path)
     # the model comes last: should one of the others refuse, it is still as it was
     holders: dict[str, Any] = {

@@ -235,8 +235,10 @@ def _clear(target):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _gather(src, first_line, last_line, oh, ow, rows, columns, stride_h, stride_w, cols):  # type: ignore[no-untyped-def]
-    """cols[pixel] = the numbers under the window of each output pixel of lines first_line .. last_line (line
-    = image * OH + row)."""
+    """cols[pixel] = what the window sees at each output pixel of lines first_line .. last_line.
+
+    A line is a row of an image, counted over all images: line = image * OH + row.
+    """
     _, h, w, c = src.shape
     kw = len(columns)
     run = kw * c

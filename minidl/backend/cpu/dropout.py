@@ -20,8 +20,10 @@ _LANES = 64  # counters that go through the rounds side by side, so that the com
 
 
 def dropout(x: np.ndarray, p: float, key: tuple[int, int, int]) -> np.ndarray:
-    """x / (1 - p) where the mask of key = (seed, stream, call) keeps, else 0.  Also its own gradient, on
-    g."""
+    """x / (1 - p) where the mask of key = (seed, stream, call) keeps, else 0.
+
+    Also its own gradient, on g.
+    """
     x = memory.contiguous(x)
     y = memory.empty(x.shape, x.dtype)
     seed, stream, call = key

@@ -42,8 +42,10 @@ exp, log, sqrt, tanh = _unary(np.exp), _unary(np.log), _unary(np.sqrt), _unary(n
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)); for x < 0 as e / (1 + e) with e = exp(x), so that nothing overflows and no digit is
-    lost."""
+    """1 / (1 + exp(-x)).
+
+    Computed for x < 0 as e / (1 + e) with e = exp(x), so that nothing overflows and no digit is lost.
+    """
     e = abs(x)
     np.exp(np.negative(e, out=e), out=e)
     return div(where(x >= 0, 1.0, e), add(e, 1.0))
@@ -112,8 +114,10 @@ def sum(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> np.ndarray:
 
 
 def max_first(x: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(the maximum over `axes`, those axes left out; where the first one in row-major order lies among their
-    elements)."""
+    """(the maximum over `axes`, which are left out; the place of the first one that attains it).
+
+    The place is a row-major number among the elements of those axes.
+    """
     kept = [a for a in range(x.ndim) if a not in axes]
     rows = x.transpose(*kept, *axes).reshape(*(x.shape[a] for a in kept), -1)
     place = np.asarray(rows.argmax(-1))

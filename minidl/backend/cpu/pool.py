@@ -88,8 +88,10 @@ def global_avg_pool_grad(g: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _bins(length: int, count: int) -> Iterator[slice]:
-    """`count` bins that cover `length`: bin i is floor(i * length / count) up to ceil((i + 1) * length /
-    count); they may overlap."""
+    """`count` bins that cover `length`, possibly overlapping.
+
+    Bin i is floor(i * length / count) up to ceil((i + 1) * length / count).
+    """
     return (slice(i * length // count, -(-(i + 1) * length // count)) for i in range(count))
 
 
@@ -99,8 +101,10 @@ def _corner(window: Window) -> tuple[int, int]:
 
 
 def _shares(window: Window, count_include_pad: bool, dtype: np.dtype) -> np.ndarray:
-    """1 / (number of elements each window averages)  (OH, OW).  Nothing beyond the padding counts
-    (ceil_mode)."""
+    """1 / (number of elements each window averages)  (OH, OW).
+
+    Nothing beyond the padding counts (ceil_mode).
+    """
     counts = []
     for n, k, s, (before, after), out in zip(
         window.size, window.kernel, window.stride, window.padding, window.output

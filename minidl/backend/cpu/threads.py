@@ -18,8 +18,10 @@ PARALLEL_SIZE = 1 << 15  # elements; starting a parallel loop takes about 20 mic
 
 
 def set_num_threads(count: int) -> None:
-    """Compute with `count` threads from now on, in numba kernels and in BLAS.  ValueError outside 1 .. the
-    machine's limit."""
+    """Compute with `count` threads from now on, in numba kernels and in BLAS.
+
+    ValueError outside 1 .. the machine's limit.
+    """
     limit = numba.config.NUMBA_NUM_THREADS
     if not 1 <= count <= limit:
         raise ValueError(
