@@ -18,13 +18,13 @@ moment it has run.
 Only first derivatives are computed: gradients are plain arrays in Tensors without a graph.
 """
 
+import contextlib
 import heapq
 import inspect
 import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ContextDecorator
 from functools import wraps
 from typing import Any
 
@@ -45,18 +45,20 @@ def is_recording() -> bool:
     return getattr(_recording, "on", True)
 
 
-class no_grad(ContextDecorator):  # lower case: in use it is a function, `with no_grad():` and `@no_grad()`
+class no_grad(
+    contextlib.ContextDecorator
+):  # lower case: in use it is a function, `with no_grad():` and `@no_grad()`
     """Ops inside record nothing: no gradients, and no array is kept for one.
 
     Context manager and decorator.
     """
 
     def __enter__(self) -> None:
-        self._before = [*getattr(self, "_before", ()), is_recording()]  # a decorated function may recurse
+        _recording.__dict__.setdefault("before", []).append(is_recording())
         _recording.on = False
 
     def __exit__(self, *exc: object) -> None:
-        _recording.on = self._before.pop()
+        _recording.on = _recording.before.pop()
 
 
 class Version:
@@ -130,6 +132,8 @@ class Tensor:
     grad: "Tensor | None"
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
+        if not isinstance(data, Array):
+            raise TypeError(f"Tensor: data is a {type(data).__name__}, not an array; use minidl.tensor(...)")
         if requires_grad:
             _check_differentiable(data.dtype, "requires_grad=True")
         self.data, self.requires_grad, self.grad = data, requires_grad, None
@@ -221,9 +225,10 @@ class Tensor:
         self._version.count += 1
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        if self.requires_grad and is_recording():
+        source = isinstance(value, Tensor) and value.requires_grad
+        if (self.requires_grad or source) and is_recording():
             raise RuntimeError(
-                "t[i] = value: this tensor takes part in a recorded graph, and an assignment has no "
+                "t[i] = value: one of the two takes part in a recorded graph, and an assignment has no "
                 "gradient. Use ops.where, write under no_grad(), or detach() first"
             )
         self.data[_plain_index(index)] = value.data if isinstance(value, Tensor) else value
@@ -255,6 +260,16 @@ class Tensor:
 
     def __bool__(self) -> bool:
         return bool(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
+    def _no_comparison(self, other: Any) -> bool:
+        """Tensors are compared as arrays.  TypeError always."""
+        raise TypeError("tensors are not compared with == or <; compare their arrays: t.numpy() == ...")
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _no_comparison
+    __hash__ = object.__hash__  # by identity
 
     # Arithmetic. Each method looks its op up by name when called, so that this file imports none of them.
     def __add__(self, other: Any) -> "Tensor":
@@ -325,6 +340,8 @@ def tensor(
 
     DTypeError for values that are not numbers, or for a gradient of integers.
     """
+    if hasattr(array, "__dlpack__") and not hasattr(array, "__array__"):
+        array = np.from_dlpack(array)
     source = array.data if isinstance(array, Tensor) else array
     host = np.array(source, dtype=dtype)
     if dtype is None and host.dtype == np.float64 and not isinstance(source, (np.ndarray, np.generic)):
@@ -335,37 +352,49 @@ def tensor(
 
 
 def op(fn: Callable[..., tuple[Array, tuple[Vjp | None, ...]]]) -> Callable[..., Tensor]:
-    """Make an op of `fn(arrays..., options...) -> (y, vjps)`, callable with Tensors, arrays and Python
-    numbers.
+    """Make an op of `fn(arrays..., options...) -> (y, vjps)`, callable with Tensors, arrays and numbers.
 
-    A parameter annotated `Array` (or `Array | None`, or `*arrays: Array`) is an array input and needs one
-    vjp, in order; every other parameter is an option and passed as it is. Numbers take the dtype of the
-    Tensors; so do integer arrays. Two float dtypes never mix. A vjp is None where the input has no
-    derivative, or was not given.  DTypeError and DeviceError when the inputs do not go together.
+    A parameter annotated `Array` (or `Array | None`) is an array input and needs one vjp, in order; `*arrays:
+    Array` is any number of them. Every other parameter is an option and passed as it is. Numbers take the
+    dtype of the Tensors; so do integer arrays. Two float dtypes never mix. A vjp is None where the input has
+    no derivative, or was not given.  TypeError for a function without array inputs, or that mixes `*arrays`
+    with others; when called, for arguments it does not take, or inputs that do not go together.
     """
     name = fn.__name__.lstrip("_")
-    signature = inspect.signature(fn)
+    signature = inspect.signature(fn, eval_str=True)
     kinds = {p.name: p.kind for p in signature.parameters.values() if p.annotation in (Array, Array | None)}
-    variadic = any(kind is inspect.Parameter.VAR_POSITIONAL for kind in kinds.values())
+    required = {key for key in kinds if signature.parameters[key].default is inspect.Parameter.empty}
+    variadic = inspect.Parameter.VAR_POSITIONAL in kinds.values()
+    if not kinds or (variadic and len(kinds) > 1):
+        raise TypeError(
+            f"op: {name} must annotate its array inputs as Array, or take them all as *arrays: Array"
+        )
 
     @wraps(fn)
     def call(*args: Any, **options: Any) -> Tensor:
-        bound = signature.bind(*args, **options).arguments
+        try:
+            bound = signature.bind(*args, **options).arguments
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}; it is {name}{signature}") from None
         given = [(key, bound[key]) for key in kinds if bound.get(key) is not None]
+        if len(given) < len(required) and not variadic:
+            missing = ", ".join(sorted(required - {key for key, _ in given}))
+            raise TypeError(f"{name}: {missing} is None; give a tensor, an array or a number")
         if variadic:
             given = [(f"{key}[{i}]", value) for key, values in given for i, value in enumerate(values)]
         arrays = _as_arrays(name, given)
-        if variadic:
-            with _ieee():
+        with _ieee():
+            if variadic:
                 y, vjps = fn(*arrays, **options)
-        else:
-            bound.update(zip((key for key, _ in given), arrays))
-            with _ieee():
+            else:
+                bound.update(zip((key for key, _ in given), arrays))
                 y, vjps = fn(**bound)
-            vjps = tuple(vjp for key, vjp in zip(kinds, vjps, strict=True) if bound.get(key) is not None)
-        return _record(name, [value for _, value in given], y, vjps)
+        if not isinstance(vjps, tuple) or len(vjps) != (len(given) if variadic else len(kinds)):
+            raise TypeError(f"{name}: an op returns (y, vjps), vjps a tuple with one entry per array input")
+        if not variadic:
+            vjps = tuple(vjp for key, vjp in zip(kinds, vjps) if bound.get(key) is not None)
+        return _record(name, [value for _, value in given], np.asarray(y) if np.isscalar(y) else y, vjps)
 
-    call.is_op = True  # type: ignore[attr-defined]
     return call
 
 
@@ -385,7 +414,7 @@ def backward(root: Tensor, grad: Any = None, retain_graph: bool = False) -> None
     """See `Tensor.backward`."""
     g = _first_gradient(root, grad)
     if root._node is None:
-        _accumulate(root, g, fresh=False)
+        _accumulate(root, g, fresh=False, name="backward")
         return
     # Gradients that have arrived so far, per Node, and whether that sum is ours to add to in place.
     pending: dict[Node, tuple[Array, bool]] = {root._node: (g, False)}
@@ -401,7 +430,7 @@ def backward(root: Tensor, grad: Any = None, retain_graph: bool = False) -> None
             if target is None or grad_input is None:
                 continue
             if isinstance(target, Tensor):
-                _accumulate(target, grad_input, fresh)
+                _accumulate(target, grad_input, fresh, node.name)
             elif target not in pending:
                 pending[target] = grad_input, fresh
                 heapq.heappush(heap, (-target.birth, target))
@@ -434,9 +463,8 @@ def _first_gradient(root: Tensor, grad: Any) -> Array:
             "pass grad.detach()"
         )
     given = grad.data if isinstance(grad, Tensor) else np.asarray(grad, root.dtype)
-    g = backend.asarray(
-        np.array(given), root.device
-    )  # an array of our own: `shared` tells passes apart by it
+    # a copy, for `shared` tells one backward from another by the array itself
+    g = backend.asarray(np.array(given), root.device)
     if g.shape != root.shape:
         raise ShapeError(f"backward: grad has shape {g.shape}, the tensor {root.shape}; they must be equal")
     if g.dtype != root.dtype:
@@ -447,7 +475,7 @@ def _first_gradient(root: Tensor, grad: Any) -> Array:
 
 
 def _fresh(g: Array, leaving: list[Array | None]) -> list[bool]:
-    """Per leaving gradient, whether its memory is nobody else's: not g's, and not another one's in the list."""
+    """Per leaving gradient, whether its memory is nobody else's: not g's, nor another's in the list."""
     owners = [None if array is None else _owner(array) for array in leaving]
     taken = [id(_owner(g)), *(id(owner) for owner in owners if owner is not None)]
     return [
@@ -461,8 +489,13 @@ def _add(total: Array, ours: bool, more: Array) -> Array:
     return xp.add_into(total, more) if ours else xp.add(total, more)
 
 
-def _accumulate(leaf: Tensor, g: Array, fresh: bool) -> None:
-    """Add g to the leaf's gradient, which never shares memory with anything else."""
+def _accumulate(leaf: Tensor, g: Array, fresh: bool, name: str) -> None:
+    """Add g, which `name` made, to the leaf's gradient, which never shares memory with anything else."""
+    if g.shape != leaf.shape or g.dtype != leaf.dtype:
+        raise ShapeError(
+            f"{name}: a gradient is {g.dtype} {g.shape}, but the tensor it belongs to is {leaf.dtype} "
+            f"{leaf.shape}; mend the op's vjp"
+        )
     if leaf.grad is None:
         leaf.grad = Tensor(g if fresh else backend.of(g).copy(g))
         leaf.grad._is_gradient = True
@@ -471,41 +504,46 @@ def _accumulate(leaf: Tensor, g: Array, fresh: bool) -> None:
 
 
 def _as_arrays(name: str, given: list[tuple[str, Any]]) -> list[Array]:
-    """The op's array inputs as arrays of one device and, if float, one dtype."""
-    holders = [value for _, value in given if isinstance(value, (Tensor, Array))]
-    lead = next(
-        (h for h in holders if isinstance(h, Tensor) and h.dtype.kind == "f"), next(iter(holders), None)
+    """The op's array inputs as arrays of one device and one dtype: that of the first float Tensor or
+    array."""
+    holders = [(key, value) for key, value in given if isinstance(value, (Tensor, Array))]
+    floats = sorted(  # a Tensor's dtype counts before an array's
+        (h for h in holders if h[1].dtype.kind == "f"), key=lambda h: not isinstance(h[1], Tensor)
     )
-    dtype = lead.dtype if lead is not None else np.dtype(np.float32)
-    device = lead.device if isinstance(lead, Tensor) else "cpu"
+    lead, like = next(iter(floats or holders), ("", None))
+    dtype = np.dtype(np.float32) if like is None else like.dtype
+    device = next((value.device for _, value in holders if isinstance(value, Tensor)), "cpu")
     arrays: list[Array] = []
     for key, value in given:
-        if isinstance(value, Tensor):
-            array = value.data
-            if value.device != device:
-                raise DeviceError(
-                    f"{name}: {key} is on {value.device!r}, but the inputs before it are on {device!r}; "
-                    f"move one with .to(device=...)"
-                )
-        elif isinstance(value, Array):
-            array = backend.asarray(value, device)
-        else:
-            try:
-                array = backend.asarray(np.asarray(value, dtype), device)
-            except (TypeError, ValueError) as error:
-                raise DTypeError(
-                    f"{name}: {key} is a {type(value).__name__}; give a tensor, an array or a number"
-                ) from error
+        if isinstance(value, Tensor) and value.device != device:
+            raise DeviceError(
+                f"{name}: {key} is on {value.device!r}, but the inputs before it are on {device!r}; "
+                "move one with .to(device=...)"
+            )
+        array = value.data if isinstance(value, Tensor) else backend.asarray(value, device)
+        if array.dtype.kind not in "fiub":
+            raise DTypeError(
+                f"{name}: {key} is a {type(value).__name__}; give a tensor, an array or a number"
+            )
         if array.dtype != dtype:
-            if array.dtype.kind == "f" and dtype.kind == "f":
+            held = isinstance(value, (Tensor, Array))
+            if dtype.kind != "f" and not (dtype.kind in "iu" and array.dtype.kind in "iub" and not held):
                 raise DTypeError(
-                    f"{name}: {key} is {array.dtype} but the inputs before it are {dtype}; nothing is "
-                    f"widened silently, use .to(dtype='{dtype}')"
+                    f"{name}: {key} is {array.dtype} but {lead} is {dtype}; {_cure(like, array.dtype)}"
                 )
-            if array.dtype.kind in "iub" and dtype.kind == "f":
-                array = array.astype(dtype)
+            if array.dtype.kind == "f" and held:
+                raise DTypeError(
+                    f"{name}: {key} is {array.dtype} but {lead} is {dtype}; nothing is widened silently, "
+                    f"{_cure(value, dtype)}"
+                )
+            array = array.astype(dtype)
         arrays.append(array)
     return arrays
+
+
+def _cure(value: Any, dtype: np.dtype) -> str:
+    method = ".to(dtype=" if isinstance(value, Tensor) else ".astype("
+    return f"use {method}'{dtype}')"
 
 
 def _record(name: str, values: list[Any], y: Array, vjps: tuple[Vjp | None, ...]) -> Tensor:
@@ -536,19 +574,21 @@ def _record(name: str, values: list[Any], y: Array, vjps: tuple[Vjp | None, ...]
 
 
 def _captured(functions: Any) -> Iterator[Array]:
-    """Every array in the closures of `functions`, and in the closures of the functions those hold."""
+    """Every array that `functions` hold: in closures, defaults, and lists or tuples in them, however deep."""
     todo, seen = [f for f in functions if f is not None], set()
     while todo:
-        fn = todo.pop()
-        if id(fn) in seen:
-            continue
-        seen.add(id(fn))
-        for cell in getattr(fn, "__closure__", None) or ():
-            content = cell.cell_contents
-            if isinstance(content, Array):
-                yield content
-            elif callable(content) and hasattr(content, "__closure__"):
-                todo.append(content)
+        held = todo.pop()
+        if isinstance(held, Array):
+            yield held
+        elif id(held) not in seen:
+            seen.add(id(held))
+            if isinstance(held, (tuple, list)):
+                todo += held
+            elif hasattr(held, "__closure__"):
+                todo += getattr(held, "__defaults__", None) or ()
+                for cell in held.__closure__ or ():
+                    with contextlib.suppress(ValueError):  # an empty cell: a variable that was never set
+                        todo.append(cell.cell_contents)
 
 
 def _owner(array: Array) -> Any:

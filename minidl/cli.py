@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import math
+import shlex
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -166,10 +167,13 @@ def _run(config: dict[str, Any], folder: RunFolder | None, out: Path | None, nam
     dataset, model, recipe = _prepare(config)
     settings = {key: value for key, value in config.items() if key != "result"}
     settings.update(epochs=recipe.epochs, batch_size=recipe.batch_size, lr=recipe.lr)
-    settings["classes"] = list(dataset.classes)
+    settings.update(classes=list(dataset.classes), threads=minidl.get_num_threads())
     begun = folder is not None
+    if begun and config["threads"] != settings["threads"]:
+        click.echo(
+            f"begun on {config['threads']} threads: with {settings['threads']} the last bits will differ"
+        )
     folder = folder or runfolder.claim(out, name)
-    folder.write_config(settings)
     click.echo(f"run folder {folder.path}")
     try:
         history = model.fit(
@@ -177,7 +181,11 @@ def _run(config: dict[str, Any], folder: RunFolder | None, out: Path | None, nam
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
             recipe=recipe,
-            callbacks=[CSVLogger(folder.metrics), runfolder.LogFile(folder)],
+            callbacks=[
+                runfolder.ConfigFile(folder, settings),
+                CSVLogger(folder.metrics),
+                runfolder.LogFile(folder),
+            ],
             checkpoint=folder.checkpoint,
             resume=begun,
         )
@@ -186,11 +194,11 @@ def _run(config: dict[str, Any], folder: RunFolder | None, out: Path | None, nam
             folder.give_up()
         raise
     if history.interrupted:
-        command = f"minidl train {config['model']} --out {folder.path} --resume"
+        command = f"minidl train {config['model']} --out {shlex.quote(str(folder.path))} --resume"
         raise click.ClickException(f"interrupted; go on with {command}")
     model.save(folder.weights)
     result = model.evaluate(dataset)
-    folder.write_config({**settings, "result": {"epochs": recipe.epochs, **result}})
+    folder.write_config({**settings, "result": {"epochs": len(history.history["loss"]), **result}})
     text = _result_text(result, dataset, config["limit"])
     folder.write_log(text)
     click.echo(text)
@@ -350,7 +358,10 @@ def _build_for(name: str, arguments: dict[str, Any], dataset: Any, fit_images: b
     if "dataset" in taken:
         try:
             return _zoo().create(name, **{"dataset": dataset.name, **arguments})
-        except ValueError:  # no version for this set, or a wrong argument, which the call below reports
+        except (
+            TypeError,
+            ValueError,
+        ):  # no version for this set, or a wrong argument, which the call below reports
             pass
     suits = {"num_classes": dataset.num_classes}
     if not fit_images:
@@ -361,10 +372,9 @@ def _build_for(name: str, arguments: dict[str, Any], dataset: Any, fit_images: b
 def _trained(folder: RunFolder, device: str | None) -> tuple[dict[str, Any], Any]:
     """The settings of a finished run, and its model on `device` or else where it was trained."""
     config = folder.read_config()
-    if not folder.weights.exists():
+    if "result" not in config or not folder.weights.exists():
         raise CheckpointError(
-            f"{folder.path} has no model.safetensors: the run is not finished; minidl train --resume "
-            "finishes it"
+            f"{folder.path} has no final weights: the run is not finished; minidl train --resume finishes it"
         )
     minidl.set_default_device(device or config["device"])
     return config, minidl.Model.load(folder.weights)

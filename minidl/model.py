@@ -1,6 +1,7 @@
 """Model: a module that can be trained, evaluated, saved and looked at. The methods' bodies live in train,
 inspection and io."""
 
+import contextlib
 import inspect
 import os
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from minidl import nn
+from minidl import nn, streams
 from minidl.errors import CheckpointError
 from minidl.inspection.summary import summary as layer_table
 from minidl.io import load_arrays, save_arrays
@@ -37,8 +38,16 @@ class Model(nn.Module):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         model = super().__new__(cls)
-        bound = inspect.signature(cls.__init__).bind(model, *args, **kwargs)
-        model.remember_call(cls, dict(list(bound.arguments.items())[1:]))
+        signature = inspect.signature(cls.__init__)
+        with contextlib.suppress(
+            TypeError
+        ):  # __init__ itself will say what is wrong; and copy.copy gives none
+            bound = signature.bind(model, *args, **kwargs).arguments
+            arguments = dict(list(bound.items())[1:])
+            for name, parameter in signature.parameters.items():
+                if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                    arguments |= arguments.pop(name, {})
+            model.remember_call(cls, arguments)
         return model
 
     def remember_call(self, build: Callable[..., "Model"], arguments: dict[str, Any]) -> None:
@@ -125,7 +134,7 @@ class Model(nn.Module):
     def reset(self) -> None:
         """Draw new initial weights, as if the model had just been built."""
         build, arguments = self.__dict__["_call"]
-        self.load_state_dict(build(**arguments).state_dict())
+        self.load_state_dict(build(**arguments).to(dtype=next(self.parameters()).dtype).state_dict())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and configuration as one safetensors file, whole or not at all.  TypeError if the
@@ -151,6 +160,7 @@ class Model(nn.Module):
             raise CheckpointError(f"{path} holds no model (its format is {description.get('format')!r})")
         name, arguments = description["model"]["name"], description["model"]["arguments"]
         zoo = import_module("minidl_models")
+        random = streams.get_state()
         if cls is not Model and name == cls.__name__:
             model: Any = cls(**arguments)
         elif name in zoo.names():
@@ -160,6 +170,7 @@ class Model(nn.Module):
                 f"{path} holds a {name}, which is not in the zoo; load it with its own class: "
                 f"{name}.load(path)"
             )
+        streams.set_state(random)  # the initial weights just drawn are replaced: as if nothing had been drawn
         if not isinstance(model, cls):
             raise CheckpointError(
                 f"{path} holds a {name}, not a {cls.__name__}; load it with minidl.Model.load"

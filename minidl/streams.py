@@ -7,6 +7,7 @@ where they are needed from (seed, stream, call), see ops/dropout.py, so all that
 calls. `get_state` is JSON-able, so a checkpoint can hold it.
 """
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ _generators: dict[str, np.random.Generator] = {}
 def manual_seed(seed: int) -> None:
     """Restart every stream from `seed` (0 <= seed < 2**32).  ValueError otherwise."""
     global _seed, _dropout_calls
-    if not 0 <= int(seed) < 2**32:
+    if not 0 <= operator.index(seed) < 2**32:
         raise ValueError(f"manual_seed: seed is {seed}, it must lie in 0 <= seed < 2**32")
     _seed, _dropout_calls = int(seed), 0
     for index, name in enumerate(NAMES):

@@ -13,7 +13,8 @@ Departures from the paper:
 - Weights start He normal and the last biases at 5; the authors draw N(0, 0.05) and start at 0. Softmax does
   not see a bias that all classes share, but the last ReLU does: from 0, a class is soon cut off for good, and
   the network stays at chance.
-- `batch_norm=True` (not in the paper) normalises after every convolution, whose bias it replaces.
+- `batch_norm=True` (not in the paper) normalises after every convolution but the last, and replaces its bias.
+  Scores of unit variance would learn slowly: the softmax can only become sure of a class as gamma grows.
 - "digits" (8x8 grey images, enlarged to 28x28) has MNIST's widths.
 """
 
@@ -88,7 +89,7 @@ class NIN(Model):
 
 def _conv(channels: int, width: int, kernel: int, batch_norm: bool, last: bool) -> nn.Module:
     """Convolution at full size, with a ReLU, and batch normalisation in between if asked for."""
-    if batch_norm:
+    if batch_norm and not last:
         return nn.Sequential(
             {
                 "conv": nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False),
@@ -119,7 +120,7 @@ def nin(
     there are no auxiliary classifiers.
     """
     dataset = variant or dataset
-    if dataset not in _TABLES:
+    if not isinstance(dataset, str) or dataset not in _TABLES:
         raise ValueError(f"nin: dataset is {dataset!r}; the networks are for {', '.join(_TABLES)}")
     if pool not in ("pad1", "ceil"):
         raise ValueError(f"nin: pool is {pool!r}; it may be 'pad1' or 'ceil'")
@@ -135,5 +136,5 @@ def nin(
         batch_norm=batch_norm,
     )
     # mean and std are of images with c channels
-    net.preprocess = {key: value for key, value in preprocess.items() if channels == c or key == "resize"}
+    net.preprocess = {key: [*value] for key, value in preprocess.items() if channels == c or key == "resize"}
     return net

@@ -239,11 +239,13 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(finished, monkeypatch):
         patch.setattr(runfolder.LogFile, "epoch_end", interrupt)
         text = run(*SHORT, fails=True)
     assert text == "Error: interrupted; go on with minidl train nin --out runs/nin-digits --resume"
-    assert "no model.safetensors: the run is not finished" in run("evaluate", "runs/nin-digits", fails=True)
+    assert "has no final weights: the run is not finished" in run("evaluate", "runs/nin-digits", fails=True)
     text = run("train", "nin", "--resume")  # finds the folder and the settings by itself
     assert "resuming after epoch 1" in text
     assert text.splitlines()[-1] == finished[1].splitlines()[-1]
     assert Path("runs/nin-digits/metrics.csv").read_text().count("\n") == 3
+    log = Path("runs/nin-digits/log.txt").read_text()
+    assert [log.count(f"epoch {epoch}/2  loss") for epoch in (1, 2)] == [1, 1]
     assert digest("runs/nin-digits/model.safetensors") == digest(finished[0] / "model.safetensors")
 
 

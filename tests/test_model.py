@@ -1,5 +1,6 @@
 """Saving, loading and describing models."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 import minidl as md
 import minidl_models
-from minidl import nn
+from minidl import nn, streams
 from minidl.errors import CheckpointError
 
 
@@ -75,6 +76,40 @@ def test_arguments_that_are_no_plain_data_cannot_be_saved(tmp_path: Path):
     with pytest.raises(TypeError, match="the arguments Own was built with must be numbers, strings"):
         Own(np.int64(4)).save(tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
+
+
+class Open(md.Model):
+    def __init__(self, width: int, **options: int) -> None:
+        self.conv = nn.Conv2d(3, width + options["extra"], 3)
+
+    def forward(self, x: md.Tensor) -> md.Tensor:
+        return self.conv(x)
+
+
+def test_keyword_options_are_remembered_by_name():
+    model = Open(2, extra=1)
+    assert model.config["arguments"] == {"width": 2, "extra": 1}
+    model.reset()
+
+
+def test_a_model_can_be_copied():
+    model = minidl_models.nin("mnist")
+    twin = copy.deepcopy(model)
+    twin.features.conv1.weight.data[:] = 0
+    assert model.features.conv1.weight.data.any()
+    assert twin.config == model.config
+
+
+def test_a_missing_argument_is_pythons_own_error():
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'width'"):
+        Own()
+
+
+def test_loading_does_not_move_the_random_streams(tmp_path: Path):
+    minidl_models.nin("mnist").save(tmp_path / "m")
+    before = streams.get_state()
+    md.Model.load(tmp_path / "m")
+    assert streams.get_state() == before
 
 
 def test_summary_lists_every_layer_and_restores_the_mode():

@@ -1,6 +1,7 @@
 """The layer table of a network: what each layer does to the shape, what it learns, and what it costs."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,17 +37,14 @@ def layer_rows(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Row]
         for path, module in model.named_modules()
         if next(module.children(), None) is None
     ]
-    modes = [(module, module.training) for module in model.modules()]
     first = next(model.parameters(), None)
     image = np.zeros((1, *input_shape), np.float32 if first is None else first.dtype)
     try:
-        with no_grad():
-            model.eval()(Tensor(image))
+        with no_grad(), nn.mode(model, False):
+            model(Tensor(image))
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes:
-            module.training = mode
     return rows
 
 
@@ -91,8 +89,8 @@ def multiply_adds(module: nn.Module, output: tuple[int, ...]) -> int:
     return module.weight.size if isinstance(module, nn.Linear) else 0
 
 
-def _row(path: str, module: nn.Module, output: Tensor) -> Row:
-    shape = output.shape[1:]
+def _row(path: str, module: nn.Module, output: Any) -> Row:
+    shape = (output[0] if isinstance(output, tuple) else output).shape[1:]
     params = sum(value.size for value in vars(module).values() if isinstance(value, nn.Parameter))
     return Row(path, type(module).__name__, _window(module), shape, params, multiply_adds(module, shape))
 

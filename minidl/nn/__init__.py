@@ -15,7 +15,7 @@ from minidl.nn.layers import (
     MaxPool2d,
     ReLU,
 )
-from minidl.nn.module import Hook, HookHandle, Module, Parameter
+from minidl.nn.module import Hook, HookHandle, Module, Parameter, mode
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -37,4 +37,5 @@ __all__ = [
     "ReLU",
     "Sequential",
     "init",
+    "mode",
 ]

@@ -16,7 +16,13 @@ class ModuleList(Module):
             self.append(module)
 
     def append(self, module: Module) -> None:
-        """Add a module at the end."""
+        """Add a module at the end.  TypeError for what is none."""
+        if not isinstance(module, Module):
+            raise TypeError(
+                f"{type(self).__name__}: item {len(self)} is a {type(module).__name__}; give modules "
+                f"(nn.ReLU(), "
+                "not ops.relu)"
+            )
         setattr(self, str(len(self)), module)
 
     def __len__(self) -> int:
@@ -34,16 +40,16 @@ class Sequential(ModuleList):
     b})."""
 
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
-        named = modules[0] if len(modules) == 1 and isinstance(modules[0], Mapping) else None
-        for i, module in enumerate(modules if named is None else named.values()):
-            if not isinstance(module, Module):
-                raise TypeError(
-                    f"Sequential: argument {i} is a {type(module).__name__}; give modules (nn.ReLU(), not "
-                    f"ops.relu)"
-                )
-        super().__init__(() if named is not None else modules)  # type: ignore[arg-type]
-        for name, module in (named or {}).items():
-            setattr(self, name, module)
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            super().__init__()
+            for name, module in modules[0].items():
+                if hasattr(type(self), name):
+                    raise ValueError(
+                        f"Sequential: a module cannot be called {name!r}, that is a method's name"
+                    )
+                setattr(self, name, module)
+        else:
+            super().__init__(modules)  # type: ignore[arg-type]
 
     def forward(self, x: Any) -> Any:
         for module in self.children():

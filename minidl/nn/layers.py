@@ -8,7 +8,15 @@ from minidl import ops
 from minidl.autograd import Tensor
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
+from minidl.ops.conv import check_activation
 from minidl.window import Padding, Pair, pair
+
+
+def check_sizes(layer: str, **sizes: int) -> None:
+    """ValueError unless every size is an integer of at least 1."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+            raise ValueError(f"{layer}: {name} is {size!r}, it must be an integer of at least 1")
 
 
 class Conv2d(Module):
@@ -30,6 +38,7 @@ class Conv2d(Module):
         bias: bool = True,
         activation: str | None = None,
     ) -> None:
+        check_sizes("Conv2d", in_channels=in_channels, out_channels=out_channels)
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"Conv2d: groups is {groups}, it must divide in_channels {in_channels} and out_channels "
@@ -39,6 +48,7 @@ class Conv2d(Module):
         self.kernel_size = pair(kernel_size, "Conv2d", "kernel_size")
         self.stride, self.padding, self.dilation = stride, padding, dilation
         self.groups, self.activation = groups, activation
+        check_activation("Conv2d", activation)
         self.weight = Parameter(init.he_normal((*self.kernel_size, in_channels // groups, out_channels)))
         self.bias = Parameter(init.zeros((out_channels,))) if bias else None
 
@@ -75,6 +85,7 @@ class Linear(Module):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        check_sizes("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(init.he_normal((in_features, out_features)))
         self.bias = Parameter(init.zeros((out_features,))) if bias else None

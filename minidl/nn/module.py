@@ -6,36 +6,36 @@ beside the attributes themselves.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
 
 from minidl import backend
-from minidl.autograd import Tensor
-from minidl.errors import CheckpointError
+from minidl.autograd import Tensor, tensor
+from minidl.errors import CheckpointError, DTypeError
 
 Hook = Callable[["Module", tuple[Any, ...], Any], None]
 
 
 class Parameter(Tensor):
-    """A Tensor that a module learns: it requires a gradient."""
+    """A Tensor that a module learns: it requires a gradient. `data` is copied, as by `minidl.tensor`."""
 
     __slots__ = ()
 
-    def __init__(self, data: np.ndarray) -> None:
-        super().__init__(backend.asarray(data, backend.get_default_device()), requires_grad=True)
+    def __init__(self, data: Any) -> None:
+        super().__init__(tensor(data).data, requires_grad=True)
 
 
 class HookHandle:
     """What `register_forward_hook` returns; `remove()` ends the hook."""
 
-    def __init__(self, hooks: list[Hook], hook: Hook) -> None:
-        self._hooks, self._hook = hooks, hook
+    def __init__(self, hooks: "dict[HookHandle, Hook]") -> None:
+        self._hooks = hooks
 
     def remove(self) -> None:
         """Stop calling the hook.  Harmless when repeated."""
-        if self._hook in self._hooks:
-            self._hooks.remove(self._hook)
+        self._hooks.pop(self, None)
 
 
 class Module:
@@ -57,15 +57,16 @@ class Module:
         except Exception as error:
             _note_path(error, self)
             raise
-        for hook in tuple(self.__dict__.get("_forward_hooks", ())):
+        for hook in tuple(self.__dict__.get("_forward_hooks", {}).values()):
             hook(self, inputs, output)
         return output
 
     def register_forward_hook(self, hook: Hook) -> HookHandle:
         """Call hook(module, inputs, output) after each forward pass, until the handle's `remove()`."""
-        hooks = self.__dict__.setdefault("_forward_hooks", [])
-        hooks.append(hook)
-        return HookHandle(hooks, hook)
+        hooks = self.__dict__.setdefault("_forward_hooks", {})
+        handle = HookHandle(hooks)
+        hooks[handle] = hook
+        return handle
 
     def register_buffer(self, name: str, value: np.ndarray) -> None:
         """Keep an array that is part of the state but not learned, as attribute `name`."""
@@ -151,11 +152,13 @@ class Module:
         if device is not None:
             backend.check_device(device)
         if dtype is not None:
+            if np.dtype(dtype) not in (np.float32, np.float64):
+                raise DTypeError(f"to: dtype is {np.dtype(dtype)}; networks compute in float32 or float64")
             for module in self.modules():
                 for name, value in vars(module).items():
                     if isinstance(value, Parameter):
                         value.data, value.grad = value.data.astype(dtype), None
-                    elif name in module.__dict__.get("_buffer_names", ()):
+                    elif name in module.__dict__.get("_buffer_names", ()) and value.dtype.kind == "f":
                         setattr(module, name, value.astype(dtype))
         return self
 
@@ -176,14 +179,28 @@ class Module:
         return {name: np.array(value) for name, value in self._state().items()}
 
     def load_state_dict(self, state: dict[str, np.ndarray], strict: bool = True) -> None:
-        """Copy values into parameters and buffers.  CheckpointError, and no change at all, when a shape
-        differs, or, if `strict`, a name is missing or unexpected."""
+        """Copy values into parameters and buffers.
+
+        CheckpointError, and no change at all, when a shape differs, or, if `strict`, a name is missing or
+        unexpected.
+        """
+        self.check_state_dict(state, strict)
+        own = self._state()
+        for name, value in state.items():
+            if name in own:
+                own[name][...] = value
+        for parameter in self.parameters():
+            parameter.mark_written()
+
+    def check_state_dict(self, state: dict[str, np.ndarray], strict: bool = True) -> None:
+        """CheckpointError where `load_state_dict` would raise it; loads nothing."""
         own = self._state()
         missing, unexpected = [n for n in own if n not in state], [n for n in state if n not in own]
         if strict and (missing or unexpected):
             raise CheckpointError(
-                f"load_state_dict: missing {_listed(missing)}; unexpected {_listed(unexpected)}. "
-                f"Load into the same network, or pass strict=False to take what fits by name"
+                f"load_state_dict: missing {_listed(missing)}; unexpected {_listed(unexpected)}. Load into "
+                f"the "
+                "same network, or pass strict=False to take what fits by name"
             )
         for name, value in state.items():
             if name in own and np.shape(value) != own[name].shape:
@@ -191,11 +208,6 @@ class Module:
                     f"load_state_dict: {name} has shape {np.shape(value)} in the state but {own[name].shape} "
                     "in this network"
                 )
-        for name, value in state.items():
-            if name in own:
-                own[name][...] = value
-        for parameter in self.parameters():
-            parameter.mark_written()
 
     def options(self) -> str:
         """The constructor's arguments as `repr` shows them."""
@@ -205,6 +217,18 @@ class Module:
         lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_children()]
         body = "\n" + "\n".join(lines) + "\n" if lines else self.options()
         return f"{type(self).__name__}({body})"
+
+
+@contextmanager
+def mode(module: Module, training: bool) -> Iterator[None]:
+    """Training or evaluation behaviour inside; afterwards every module below is as it was."""
+    before = [(each, each.training) for each in module.modules()]
+    module.train(training)
+    try:
+        yield
+    finally:
+        for each, was in before:
+            each.training = was
 
 
 def _listed(names: list[str], most: int = 5) -> str:

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import numpy as np
+
 from minidl import backend
 from minidl.backend import Array
-from minidl.errors import ShapeError
+from minidl.errors import DTypeError, ShapeError
 
 
 def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
@@ -17,6 +19,15 @@ def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
         leading + i for i, n in enumerate(shape) if n == 1 and g.shape[leading + i] != 1
     )
     return xp.reshape(xp.sum(g, axis=repeated), shape)
+
+
+def check_float(op: str, *arrays: Array) -> None:
+    """DTypeError unless all arrays are float32 or float64."""
+    for array in arrays:
+        if array.dtype not in (np.float32, np.float64):
+            raise DTypeError(
+                f"{op}: it computes in float32 or float64, not {array.dtype}; use .to(dtype='float32')"
+            )
 
 
 def check_broadcast(op: str, a: Array, b: Array, names: tuple[str, str] = ("a", "b")) -> None:
@@ -47,6 +58,7 @@ def check_image(op: str, x: Array, channels: int | None = None, source: str = ""
 
     `channels`, if given, is how many there must be, and `source` says who asks for that many.
     """
+    check_float(op, x)
     if x.ndim != 4:
         cure = "; a single image needs a batch axis: x.reshape(1, H, W, C)" if x.ndim == 3 else ""
         raise ShapeError(f"{op}: x has shape {x.shape}, it must be (N, H, W, C){cure}")

@@ -6,12 +6,13 @@ from typing import Any
 from minidl import backend
 from minidl.autograd import op
 from minidl.backend import Array
-from minidl.ops._shapes import axes_of
+from minidl.ops._shapes import axes_of, check_float
 
 
 @op
 def relu(x: Array) -> Any:
     """max(x, 0); the gradient at 0 is 0."""
+    check_float("relu", x)
     xp = backend.of(x)
     y = xp.relu(x)
 
@@ -24,6 +25,7 @@ def relu(x: Array) -> Any:
 @op
 def sigmoid(x: Array) -> Any:
     """1 / (1 + e^-x); dy/dx = y (1 - y)."""
+    check_float("sigmoid", x)
     xp = backend.of(x)
     y = xp.sigmoid(x)
 
@@ -36,6 +38,7 @@ def sigmoid(x: Array) -> Any:
 @op
 def tanh(x: Array) -> Any:
     """Hyperbolic tangent; dy/dx = 1 - y^2."""
+    check_float("tanh", x)
     xp = backend.of(x)
     y = xp.tanh(x)
 
@@ -48,6 +51,7 @@ def tanh(x: Array) -> Any:
 @op
 def softmax(x: Array, *, axis: int = -1) -> Any:
     """e^x / sum(e^x) along an axis.  grad_x = y (g - sum(g y))."""
+    check_float("softmax", x)
     (axis,) = axes_of("softmax", x.ndim, axis)
     xp = backend.of(x)
     y = xp.softmax(x, axis)
@@ -61,6 +65,7 @@ def softmax(x: Array, *, axis: int = -1) -> Any:
 @op
 def log_softmax(x: Array, *, axis: int = -1) -> Any:
     """log(softmax(x)) along an axis.  grad_x = g - e^y sum(g)."""
+    check_float("log_softmax", x)
     (axis,) = axes_of("log_softmax", x.ndim, axis)
     xp = backend.of(x)
     y = xp.log_softmax(x, axis)

@@ -10,8 +10,7 @@ from typing import Any
 from minidl import backend
 from minidl.autograd import Tensor, op
 from minidl.backend import Array
-from minidl.errors import DTypeError
-from minidl.ops._shapes import check_broadcast, unbroadcast
+from minidl.ops._shapes import check_broadcast, check_float, unbroadcast
 
 
 @op
@@ -63,7 +62,7 @@ def mul(a: Array, b: Array) -> Any:
 def div(a: Array, b: Array) -> Any:
     """a / b, of floats."""
     check_broadcast("div", a, b)
-    _check_float("div", a)
+    check_float("div", a)
     xp, a_shape, b_shape = backend.of(a), a.shape, b.shape
     y = xp.div(a, b)
 
@@ -119,7 +118,7 @@ def abs(x: Array) -> Any:
 @op
 def exp(x: Array) -> Any:
     """e^x"""
-    _check_float("exp", x)
+    check_float("exp", x)
     xp = backend.of(x)
     y = xp.exp(x)
 
@@ -132,7 +131,7 @@ def exp(x: Array) -> Any:
 @op
 def log(x: Array) -> Any:
     """Natural logarithm."""
-    _check_float("log", x)
+    check_float("log", x)
     xp = backend.of(x)
 
     def grad_x(g: Array) -> Array:
@@ -144,7 +143,7 @@ def log(x: Array) -> Any:
 @op
 def sqrt(x: Array) -> Any:
     """Square root; d/dx = 1 / (2 sqrt(x)), infinite at 0."""
-    _check_float("sqrt", x)
+    check_float("sqrt", x)
     xp = backend.of(x)
     y = xp.sqrt(x)
 
@@ -230,8 +229,3 @@ def cast(x: Array, *, dtype: Any) -> Any:
         return xp.cast(g, before)
 
     return xp.cast(x, dtype), (grad_x,)
-
-
-def _check_float(op_name: str, x: Array) -> None:
-    if x.dtype.kind != "f":
-        raise DTypeError(f"{op_name}: x is {x.dtype}; it works on floats, use .to(dtype='float32') first")

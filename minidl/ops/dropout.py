@@ -6,6 +6,7 @@ from typing import Any
 from minidl import backend, streams
 from minidl.autograd import op
 from minidl.backend import Array
+from minidl.ops._shapes import check_float
 
 
 @op
@@ -16,6 +17,7 @@ def dropout(x: Array, p: float, *, training: bool) -> Any:
     Masks come from the "dropout" stream: Philox4x32-10, the same on every device.  Srivastava et al. 2014,
     JMLR 15. ValueError unless 0 <= p <= 1.
     """
+    check_float("dropout", x)
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is {p}, it must be a probability: 0 <= p <= 1")
     if not training or p == 0:

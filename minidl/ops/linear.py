@@ -6,7 +6,7 @@ from minidl import backend
 from minidl.autograd import op
 from minidl.backend import Array
 from minidl.errors import ShapeError
-from minidl.ops._shapes import check_broadcast, unbroadcast
+from minidl.ops._shapes import check_broadcast, check_float, unbroadcast
 
 
 @op
@@ -15,6 +15,7 @@ def matmul(a: Array, b: Array) -> Any:
 
     grad_a = g @ b^T, grad_b = a^T @ g.  ShapeError for fewer than two axes or when the inner ones differ.
     """
+    check_float("matmul", a, b)
     if a.ndim < 2 or b.ndim < 2:
         raise ShapeError(
             f"matmul: a has shape {a.shape}, b has {b.shape}; both need at least two axes, reshape vectors "
@@ -43,6 +44,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Any:
 
     ShapeError unless the shapes fit; images must be flattened first.
     """
+    check_float("linear", x, weight)
     if x.ndim != 2 or weight.ndim != 2:
         raise ShapeError(
             f"linear: x has shape {x.shape} and weight {weight.shape}; they must be (N, D_in) and (D_in, "

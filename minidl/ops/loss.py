@@ -8,6 +8,7 @@ from minidl import backend
 from minidl.autograd import op
 from minidl.backend import Array
 from minidl.errors import DataError, DTypeError, ShapeError
+from minidl.ops._shapes import check_float
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -31,6 +32,7 @@ def cross_entropy(
     section 7 (smoothing). ShapeError, DTypeError or DataError for labels that do not fit; ValueError for a
     bad option.
     """
+    check_float("cross_entropy", logits)
     counted = check_labels("cross_entropy", logits, labels, ignore_index)
     if reduction not in REDUCTIONS:
         raise ValueError(

@@ -7,7 +7,7 @@ from minidl import backend
 from minidl.autograd import op
 from minidl.backend import Array
 from minidl.errors import ShapeError
-from minidl.ops._shapes import axes_of
+from minidl.ops._shapes import axes_of, check_float
 
 
 @op
@@ -25,6 +25,7 @@ def sum(x: Array, *, axis: Any = None, keepdims: bool = False) -> Any:
 @op
 def mean(x: Array, *, axis: Any = None, keepdims: bool = False) -> Any:
     """Mean over axes.  ShapeError over nothing."""
+    check_float("mean", x)
     axes = axes_of("mean", x.ndim, axis)
     count = prod(x.shape[a] for a in axes)
     if count == 0:
@@ -43,7 +44,7 @@ def max(x: Array, *, axis: Any = None, keepdims: bool = False) -> Any:
 
     ShapeError over nothing.
     """
-    axes = axes_of("max", x.ndim, axis)
+    axes = tuple(sorted(axes_of("max", x.ndim, axis)))
     if prod(x.shape[a] for a in axes) == 0:
         raise ShapeError(f"max: x of shape {x.shape} has no elements along axis {axis}")
     xp, shape = backend.of(x), x.shape

@@ -1,5 +1,6 @@
 """Rearrangements: reshape, transpose, flatten, concat, pad, getitem.  Views where the memory allows."""
 
+import operator
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -16,7 +17,7 @@ from minidl.ops._shapes import axes_of
 @op
 def reshape(x: Array, shape: Any) -> Any:
     """x in another shape of as many elements; one axis may be -1.  A view if x is contiguous."""
-    wanted = (shape,) if isinstance(shape, int) else tuple(shape)
+    wanted = tuple(map(operator.index, shape if isinstance(shape, (tuple, list)) else (shape,)))
     known = prod(n for n in wanted if n != -1)
     if wanted.count(-1) > 1 or (x.size % known if -1 in wanted and known else known != x.size):
         raise ShapeError(
@@ -112,9 +113,11 @@ def getitem(x: Array, index: Any) -> Any:
 
     IndexError outside x.
     """
+    parts = index if isinstance(index, tuple) else (index,)
+    fixed = tuple(np.array(part) if isinstance(part, (np.ndarray, list)) else part for part in parts)
     xp, shape = backend.of(x), x.shape
 
     def grad_x(g: Array) -> Array:
-        return xp.getitem_grad(g, index, shape)
+        return xp.getitem_grad(g, fixed, shape)
 
-    return xp.getitem(x, index), (grad_x,)
+    return xp.getitem(x, fixed), (grad_x,)

@@ -48,13 +48,17 @@ class EMA:
         if self._applied:
             raise RuntimeError("EMA.applied: the averages are applied already")
         kept = [backend.of(p.data).copy(p.data) for p in self.params]
-        self._write(self.averages)
         self._applied = True
         try:
+            self._write(self.averages)
             yield
         finally:
             self._applied = False
             self._write(kept)
+
+    def copy_to_params(self) -> None:
+        """Give the parameters the values of their averages, for good."""
+        self._write(self.averages)
 
     def state_dict(self) -> State:
         """The decay and copies of the averages, as plain data."""

@@ -35,8 +35,8 @@ def save(
             (arrays if isinstance(value, np.ndarray) else plain)[f"{part}/{key}"] = value
     path = target / f"epoch-{epoch:04d}.safetensors"
     save_arrays(path, arrays, {**description, "epoch": epoch, "parts": list(parts), "plain": plain})
-    for old in all_of(folder)[:-KEEP]:
-        old.unlink()
+    for old in (*all_of(folder)[:-KEEP], *target.glob(".epoch-*.safetensors.*")):
+        old.unlink()  # the second kind was left by a kill in the middle of a write
     return path
 
 

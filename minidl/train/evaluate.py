@@ -1,7 +1,5 @@
 """Running a trained network over images: evaluate and predict."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,28 +8,15 @@ from minidl import backend, ops
 from minidl.autograd import Tensor, no_grad
 from minidl.data import Dataset, Loader, transforms
 from minidl.errors import ShapeError
-from minidl.nn import Module
-from minidl.train.metrics import Mean
-from minidl.train.sources import as_data, check_fit, check_labels, shape_and_classes
-
-
-@contextmanager
-def mode(model: Module, training: bool) -> Iterator[None]:
-    """Training or evaluation behaviour inside; afterwards every module is as it was."""
-    before = [(module, module.training) for module in model.modules()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, was in before:
-            module.training = was
+from minidl.nn import Module, mode
+from minidl.train.inputs import Kind, as_data, check_fit, check_labels, kind_of
+from minidl.train.metrics import Metrics
 
 
 def evaluate(model: Module, data: Any, labels: Any = None, *, batch_size: int = 256) -> dict[str, float]:
     """See `Model.evaluate`."""
-    source = as_data(data, labels)
-    shape, classes = shape_and_classes(source)
-    check_fit(model, shape, classes, "evaluate")
+    source = as_data(data, labels, "evaluate")
+    check_fit(model, kind_of(source, "evaluate"), "evaluate")
     split = source.test if isinstance(source, Dataset) else source
     check_labels(model, split, "evaluate")
     total = run_over(model, Loader(split, batch_size=batch_size, preprocess=preprocessing(model)))
@@ -44,20 +29,22 @@ def predict(model: Module, images: Any, *, batch_size: int = 256) -> np.ndarray:
     if array.ndim != 4:
         cure = "; for one image pass image[None]" if array.ndim == 3 else ""
         raise ShapeError(f"predict: images have shape {array.shape}, they must be (N, H, W, C){cure}")
-    check_fit(model, array.shape[1:], None, "predict")
+    if len(array) == 0:
+        raise ShapeError(f"predict: images have shape {array.shape}: a batch of size 0")
+    if batch_size < 1:
+        raise ValueError(f"predict: batch_size is {batch_size}, it must be at least 1")
+    check_fit(model, Kind(array.shape[1:], array.dtype == np.uint8), "predict")
     parts = []
     with no_grad(), mode(model, False):
         for start in range(0, len(array), batch_size):
             x = transforms.preprocess(array[start : start + batch_size], preprocessing(model))
             parts.append(ops.softmax(model(as_input(model, x))).numpy())
-    if not parts:
-        raise ShapeError(f"predict: images have shape {array.shape}: a batch of size 0")
     return np.concatenate(parts)
 
 
-def run_over(model: Module, loader: Loader) -> Mean:
+def run_over(model: Module, loader: Loader) -> Metrics:
     """Loss and accuracies of the model in evaluation mode over all batches."""
-    total = Mean()
+    total = Metrics()
     with no_grad(), mode(model, False):
         for x, y in loader:
             logits = model(as_input(model, x))

@@ -1,6 +1,10 @@
-"""Training: one plain loop. `fit` checks and gathers what a run needs into a `Run`, then the loop is `_epoch`
-and what follows it."""
+"""Training: one plain loop.
 
+`fit` checks and gathers what a run needs into a `Run`; `_loop` is the loop over epochs, `_epoch` the one over
+batches, `_step` what happens to a batch.
+"""
+
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -10,22 +14,22 @@ from typing import Any
 import numpy as np
 
 from minidl import backend, ops, optim, streams
-from minidl.autograd import no_grad
+from minidl.autograd import Tensor, no_grad
 from minidl.data import Dataset, Loader, transforms
-from minidl.errors import CheckpointError
-from minidl.nn import Module
+from minidl.errors import CheckpointError, DataError
+from minidl.nn import Module, mode
 from minidl.train import checkpoint as checkpoints
 from minidl.train.callbacks import Callback
-from minidl.train.evaluate import as_input, mode, preprocessing, run_over
-from minidl.train.metrics import Mean
+from minidl.train.evaluate import as_input, preprocessing, run_over
+from minidl.train.inputs import as_data, check_fit, check_labels, hold_out, kind_of
+from minidl.train.metrics import Metrics
 from minidl.train.recipe import Recipe, default_for
-from minidl.train.sources import as_data, check_fit, check_labels, hold_out, shape_and_classes
 
 
 @dataclass
 class History:
-    """What each epoch gave: `history` maps loss, accuracy, val_loss, val_accuracy and seconds to a list with
-    a number per epoch.
+    """What each epoch gave: `history` maps loss, accuracy, val_loss, val_accuracy and seconds to a number
+    each.
 
     `interrupted` tells that Ctrl-C ended the run; `peak_bytes` is the most memory its arrays took at once.
     """
@@ -50,15 +54,28 @@ class Run:
     validation: Loader | None
     recipe: Recipe
     optimizer: optim.Optimizer
-    schedule: Any
+    schedule: optim.Schedule | None
     ema: optim.EMA | None
     epochs: int
+    settings: dict[str, Any]  # what a resumed run must have in common with the one before
     callbacks: Sequence[Callback]
     folder: str | os.PathLike[str] | None
     verbose: bool
     history: History = field(default_factory=History)
     epoch: int = 0
     stop: bool = False
+
+    def line(self, epoch: int) -> str:
+        """What an epoch (1, 2, ...) gave, in one line."""
+        row = {key: values[epoch - 1] for key, values in self.history.history.items()}
+        seconds = row.pop("seconds")
+        text = "  ".join(f"{key} {value:.4f}" for key, value in row.items())
+        return f"epoch {epoch}/{self.epochs}  {text}  {seconds:.1f} s  {self.images / seconds:.0f} img/s"
+
+    def say(self, text: str) -> None:
+        """Print a line, unless asked to be quiet."""
+        if self.verbose:
+            print(text, flush=True)
 
 
 def fit(
@@ -89,35 +106,35 @@ def fit(
         streams.manual_seed(seed)
     if device is not None:
         model.to(device=device)
-    source = as_data(data, labels)
-    shape, classes = shape_and_classes(source)
-    check_fit(model, shape, classes, "fit")
-    train, held_out = _splits(source, validation)
-    for split in (train, held_out):
-        check_labels(model, split, "fit")
-    chosen = _recipe(recipe, model, source)
+    train, held_out, name = _splits(model, as_data(data, labels, "fit"), validation)
+    chosen = _recipe(recipe, model, name)
     prepare = preprocessing(model)
     loader = Loader(
-        train, batch_size=batch_size, shuffle=True, augment=_augmentation(augment, chosen), preprocess=prepare
+        train,
+        batch_size=batch_size,
+        shuffle=True,
+        augment=_augmentation(augment, chosen),
+        preprocess=prepare,
     )
-    optimizer, schedule = _optimizer_and_schedule(
-        model, optimizer, schedule, recipe is not None, chosen, epochs * len(loader)
-    )
+    # an optimiser given without a schedule or a recipe keeps its learning rate
+    scheduled = chosen if optimizer is None or recipe is not None else None
+    optimizer = _optimizer(model, optimizer, chosen)
     run = Run(
-        model,
-        loader,
-        len(train),
-        None if held_out is None else Loader(held_out, batch_size=256, preprocess=prepare),
-        chosen,
-        optimizer,
-        schedule,
-        optim.EMA(model.parameters(), chosen.ema_decay) if chosen.ema_decay else None,
-        epochs,
-        callbacks,
-        checkpoint,
-        verbose,
+        model=model,
+        train=loader,
+        images=len(train),
+        validation=None if held_out is None else Loader(held_out, batch_size=256, preprocess=prepare),
+        recipe=chosen,
+        optimizer=optimizer,
+        schedule=_schedule(optimizer, schedule, scheduled, epochs * len(loader)),
+        ema=optim.EMA(model.parameters(), chosen.ema_decay) if chosen.ema_decay else None,
+        epochs=epochs,
+        settings=_settings(loader, len(train), held_out, chosen),
+        callbacks=callbacks,
+        folder=checkpoint,
+        verbose=verbose,
     )
-    _start(run, resume)
+    _begin(run, resume)
     return _loop(run)
 
 
@@ -125,18 +142,11 @@ def _loop(run: Run) -> History:
     """Epoch after epoch, until the last one, a callback's `stop`, or Ctrl-C."""
     memory = backend.of(next(run.model.parameters()).data)
     memory.peak_bytes(reset=True)
-    for callback in run.callbacks:
-        callback.begin(run)
     try:
         while run.epoch < run.epochs and not run.stop:
             start = time.perf_counter()
-            with mode(run.model, True):
-                seen = _epoch(run)
-            row = {"loss": seen.loss, "accuracy": seen.accuracy}
-            if run.validation is not None:
-                held_out = _validate(run)
-                row |= {"val_loss": held_out.loss, "val_accuracy": held_out.accuracy}
-            if getattr(run.schedule, "per", None) == "epoch":
+            row = _epoch(run)
+            if run.schedule is not None and run.schedule.per == "epoch":
                 run.schedule.step()
             run.epoch += 1
             run.history.append(row | {"seconds": time.perf_counter() - start})
@@ -144,44 +154,43 @@ def _loop(run: Run) -> History:
                 _save(run)
             for callback in run.callbacks:
                 callback.epoch_end(run)
-            _say(run, _row_text(run))
+            run.say(run.line(run.epoch))
     except KeyboardInterrupt:
         run.history.interrupted = True
-        kept = "" if run.folder is None else f"; go on with resume=True from {checkpoints.latest(run.folder)}"
-        _say(
-            run,
+        last = "" if run.folder is None else f"; go on with resume=True from {checkpoints.latest(run.folder)}"
+        run.say(
             f"interrupted after {run.epoch} of {run.epochs} epochs; the model keeps the weights it has "
-            f"now{kept}",
+            f"now{last}"
         )
     run.history.peak_bytes = memory.peak_bytes()
     if run.ema is not None and not run.history.interrupted:
-        with no_grad():
-            for parameter, average in zip(run.model.parameters(), run.ema.averages):
-                parameter.data[...] = average
-                parameter.mark_written()
+        run.ema.copy_to_params()
     for callback in run.callbacks:
         callback.end(run)
     return run.history
 
 
-def _epoch(run: Run) -> Mean:
-    """One pass over the training images."""
+def _epoch(run: Run) -> dict[str, float]:
+    """One pass over the training images, then one over the validation images.  -> the history's row"""
     from tqdm import tqdm
 
-    seen = Mean()
-    with tqdm(
-        total=run.images,
-        unit="img",
-        leave=False,
-        disable=not run.verbose,
-        desc=f"epoch {run.epoch + 1}/{run.epochs}",
-    ) as bar:
+    seen = Metrics()
+    title = f"epoch {run.epoch + 1}/{run.epochs}"
+    with (
+        mode(run.model, True),
+        tqdm(total=run.images, unit="img", leave=False, disable=not run.verbose, desc=title) as bar,
+    ):
         for x, y in run.train:
             loss, logits = _step(run, x, y)
             seen.update(loss, logits, y)
             bar.set_postfix_str(f"loss {seen.loss:.4f}, accuracy {seen.accuracy:.4f}", refresh=False)
             bar.update(len(y))
-    return seen
+    _check_weights(run)  # the loss has not seen what the last step did to them
+    row = {"loss": seen.loss, "accuracy": seen.accuracy}
+    if run.validation is not None:
+        held_out = _validate(run)
+        row |= {"val_loss": held_out.loss, "val_accuracy": held_out.accuracy}
+    return row
 
 
 def _step(run: Run, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
@@ -196,122 +205,168 @@ def _step(run: Run, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
     if run.recipe.clip_norm is not None:
         optim.clip_grad_norm(run.model.parameters(), run.recipe.clip_norm)
     run.optimizer.step()
-    if getattr(run.schedule, "per", None) == "step":
+    if run.schedule is not None and run.schedule.per == "step":
         run.schedule.step()
     if run.ema is not None:
         run.ema.update()
     return value, logits.numpy()
 
 
-def _validate(run: Run) -> Mean:
+def _validate(run: Run) -> Metrics:
     """The model, or its moving average, on the validation images."""
     assert run.validation is not None
     if run.ema is None:
-        return run_over(run.model, run.validation)
-    with run.ema.applied():
-        return run_over(run.model, run.validation)
+        held_out = run_over(run.model, run.validation)
+    else:
+        with run.ema.applied():
+            held_out = run_over(run.model, run.validation)
+    if not np.isfinite(held_out.loss):
+        x, _ = next(iter(run.validation))
+        raise FloatingPointError(_not_finite(run, x, held_out.loss, "validation loss"))
+    return held_out
 
 
-def _not_finite(run: Run, x: np.ndarray, loss: float) -> str:
+def _check_weights(run: Run) -> None:
+    """FloatingPointError, naming the first of them, if a parameter is not finite."""
+    for name, parameter in run.model.named_parameters():
+        if not np.isfinite(parameter.numpy()).all():
+            raise FloatingPointError(f"fit: {name} is not finite after epoch {run.epoch + 1}. {_advice(run)}")
+
+
+def _not_finite(run: Run, x: np.ndarray, loss: float, what: str = "loss") -> str:
     """What broke the loss: the first layer whose output is not finite, found by running the batch again."""
     first: list[str] = []
 
-    def look(path: str, module: Module) -> Callable[..., None]:
-        def hook(module_: Module, inputs: Any, output: Any) -> None:
-            if not first and next(module.children(), None) is None and not np.isfinite(output.numpy()).all():
-                weights = any(not np.isfinite(p.data).all() for p in module.parameters())
-                first.append(
-                    f"{path} ({type(module).__name__})"
-                    + (", whose weights are not finite" if weights else "")
-                )
+    def look(path: str) -> Callable[..., None]:
+        def hook(module: Module, inputs: Any, output: Any) -> None:
+            y = output[0] if isinstance(output, tuple) else output
+            if not first and isinstance(y, Tensor) and not np.isfinite(y.numpy()).all():
+                broken = any(not np.isfinite(p.numpy()).all() for p in module.parameters())
+                reason = ", whose weights are not finite" if broken else ""
+                first.append(f"{path} ({type(module).__name__}){reason}")
 
         return hook
 
-    handles = [module.register_forward_hook(look(path, module)) for path, module in run.model.named_modules()]
+    leaves = [(path, m) for path, m in run.model.named_modules() if next(m.children(), None) is None]
+    handles = [module.register_forward_hook(look(path)) for path, module in leaves]
     try:
         with no_grad():
             run.model(as_input(run.model, x))
     finally:
         for handle in handles:
             handle.remove()
-    where = (
-        f"the first output that is not finite is that of {first[0]}"
-        if first
-        else "every layer's output is finite"
+    images = "" if np.isfinite(x).all() else "the images of this batch are not finite; "
+    layer = (
+        f"the first output that is not finite is that of {first[0]}" if first else "all outputs are finite"
     )
-    kept = "" if run.folder is None else f" The last checkpoint is {checkpoints.latest(run.folder)}."
-    source = "the images of this batch are not finite; " if not np.isfinite(x).all() else ""
-    return (
-        f"fit: the loss is {loss} in epoch {run.epoch + 1}; {source}{where}. Train with a lower learning "
-        f"rate, or clip the gradients.{kept}"
-    )
+    return f"fit: the {what} is {loss} in epoch {run.epoch + 1}; {images}{layer}. {_advice(run)}"
 
 
-def _splits(source: Any, validation: Any) -> tuple[Any, Any]:
-    """(training part, validation part or None); the test split of a Dataset is not touched."""
+def _advice(run: Run) -> str:
+    last = "" if run.folder is None else f" The last checkpoint is {checkpoints.latest(run.folder)}."
+    return f"Train with a lower learning rate, or clip the gradients.{last}"
+
+
+def _splits(model: Module, source: Any, validation: Any) -> tuple[Any, Any, str | None]:
+    """(training part, validation part or None, the data set's name), all checked against the model.
+
+    The test split of a Dataset is not touched.
+    """
+    check_fit(model, kind_of(source, "fit"), "fit")
+    name = source.name if isinstance(source, Dataset) else None
     train = source.train if isinstance(source, Dataset) else source
-    if validation is None:
-        return train, None
-    if isinstance(validation, float):
-        return hold_out(train, validation)
-    return train, as_data(validation)
+    held_out = None
+    if isinstance(validation, (int, float)) and not isinstance(validation, bool):
+        train, held_out = hold_out(train, validation)
+    elif validation is not None:
+        held_out = as_data(validation, None, "fit: validation")
+        if isinstance(held_out, Dataset):
+            raise DataError("fit: validation is a Dataset; give one of its splits, .train or .test")
+        check_fit(model, kind_of(held_out, "fit: validation"), "fit: validation")
+        check_labels(model, held_out, "fit: validation")
+    check_labels(model, train, "fit")
+    return train, held_out, name
 
 
-def _recipe(recipe: Recipe | str | None, model: Module, source: Any) -> Recipe:
+def _recipe(recipe: Recipe | str | None, model: Module, name: str | None) -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
     if recipe not in (None, "default"):
         raise ValueError(f"fit: recipe is {recipe!r}; give 'default' or a minidl.train.Recipe")
-    return default_for(model, source.name if isinstance(source, Dataset) else None)
+    return default_for(model, name)
 
 
 def _augmentation(augment: Any, recipe: Recipe) -> Any:
-    if augment is None:
-        augment = recipe.augment
-    if isinstance(augment, str):
-        return transforms.parse(augment)
-    return augment or None
+    """A transform, by itself or by name; "" is none."""
+    chosen = recipe.augment if augment is None else augment
+    return transforms.parse(chosen) if chosen and isinstance(chosen, str) else chosen or None
 
 
-def _optimizer_and_schedule(
-    model: Module, optimizer: Any, schedule: Any, recipe_given: bool, recipe: Recipe, total_steps: int
-) -> tuple[optim.Optimizer, Any]:
-    """The given ones, functions that make them, or the recipe's.
-
-    A given optimiser without a schedule keeps its learning rate.
-    """
-    from_recipe = optimizer is None
-    if from_recipe:
-        optimizer = recipe.build_optimizer(model.parameters())
-    elif not hasattr(optimizer, "step"):
-        optimizer = optimizer(model.parameters())
-    if schedule is None and (from_recipe or recipe_given):
-        schedule = recipe.build_schedule(optimizer, total_steps)
-    elif schedule is not None and not hasattr(schedule, "step"):
-        schedule = schedule(optimizer)
-    return optimizer, schedule
-
-
-def _start(run: Run, resume: bool) -> None:
-    """Say what is about to happen; go on from the last checkpoint, or write one of the start."""
-    if run.verbose:
-        _show_table(run.model)
-    if run.folder is None:
-        return
-    last = checkpoints.latest(run.folder)
-    if not resume:
-        if last is not None:
-            raise CheckpointError(
-                f"fit: checkpoint={os.fspath(run.folder)!r} holds a run already ({last.name}); pass "
-                "resume=True to go on with it, or another folder"
+def _optimizer(model: Module, optimizer: Any, recipe: Recipe) -> optim.Optimizer:
+    """The given one, what a given function makes of the parameters, or the recipe's."""
+    if optimizer is None:
+        return recipe.build_optimizer(model.parameters())
+    made = optimizer
+    if not isinstance(made, optim.Optimizer):
+        if not callable(made):
+            raise ValueError(
+                f"fit: optimizer is {made!r}; give an optimiser, a function of the parameters, or "
+                "recipe=Recipe(optimizer=...)"
             )
-        _save(run)
-    elif last is None:
-        _say(run, f"no checkpoint in {os.fspath(run.folder)}: starting from the beginning")
-        _save(run)
-    else:
+        made = made(model.parameters())
+    if {id(p) for p in made.params} - {id(p) for p in model.parameters()}:
+        raise ValueError(
+            "fit: optimizer was made for other parameters than this model's; make it from model.parameters()"
+        )
+    return made
+
+
+def _schedule(
+    optimizer: optim.Optimizer, schedule: Any, recipe: Recipe | None, total_steps: int
+) -> optim.Schedule | None:
+    """The given one, what a given function makes of the optimiser, or the recipe's, if there is one."""
+    if schedule is None:
+        return None if recipe is None else recipe.build_schedule(optimizer, total_steps)
+    made = schedule if isinstance(schedule, optim.Schedule) else schedule(optimizer)
+    if made.optimizer is not optimizer:
+        raise ValueError(
+            "fit: schedule belongs to another optimiser; make it from the one given as optimizer="
+        )
+    return made
+
+
+def _settings(loader: Loader, images: int, held_out: Any, recipe: Recipe) -> dict[str, Any]:
+    """What must be the same for a resumed run to go on as if it had never stopped."""
+    chosen = dataclasses.asdict(recipe)
+    for name in ("epochs", "batch_size", "augment"):
+        del chosen[name]
+    return {
+        "batch_size": loader.batch_size,
+        "training images": images,
+        "validation images": 0 if held_out is None else len(held_out),
+        "augment": repr(loader.augment),
+        **chosen,
+    }
+
+
+def _begin(run: Run, resume: bool) -> None:
+    """Say what is about to happen; go on from the last checkpoint, or write one of the start."""
+    _show_table(run)
+    last = None if run.folder is None else checkpoints.latest(run.folder)
+    if last is not None and not resume:
+        raise CheckpointError(
+            f"fit: checkpoint={str(run.folder)!r} holds a run already ({last.name}); pass resume=True "
+            "to go on with it, or another folder"
+        )
+    if last is not None:
         _restore(run, last)
-        _say(run, f"resuming after epoch {run.epoch} from {last}")
+        run.say(f"resuming after epoch {run.epoch} from {last}")
+    elif resume:
+        run.say(f"no checkpoint in {run.folder}: starting from the beginning")
+    for callback in run.callbacks:
+        callback.begin(run)
+    if run.folder is not None and last is None:
+        _save(run)
 
 
 def _save(run: Run) -> None:
@@ -320,52 +375,47 @@ def _save(run: Run) -> None:
         parts["schedule"] = run.schedule.state_dict()
     if run.ema is not None:
         parts["ema"] = run.ema.state_dict()
+    description = {"history": run.history.history, "settings": run.settings, "streams": streams.get_state()}
     assert run.folder is not None
-    checkpoints.save(
-        run.folder, run.epoch, parts, {"history": run.history.history, "streams": streams.get_state()}
-    )
+    checkpoints.save(run.folder, run.epoch, parts, description)
 
 
 def _restore(run: Run, path: os.PathLike[str]) -> None:
     """Put the run where the checkpoint left off.
 
-    CheckpointError before anything changed if it belongs to another kind of run.
+    CheckpointError, and a model as it was, if it belongs to another kind of run.
     """
     parts, description = checkpoints.load(path)
-    # the model comes last: should one of the others refuse, it is still as it was
-    holders: dict[str, Any] = {
-        "optimizer": run.optimizer,
-        "schedule": run.schedule,
-        "ema": run.ema,
-        "model": run.model,
-    }
-    expected = [name for name, holder in holders.items() if holder is not None]
+    holders: dict[str, Any] = {"optimizer": run.optimizer, "schedule": run.schedule, "ema": run.ema}
+    expected = ["model", *(name for name, holder in holders.items() if holder is not None)]
     if sorted(parts) != sorted(expected):
         raise CheckpointError(
             f"{path} holds {', '.join(parts)}, but this run has {', '.join(expected)}; resume with the same "
             "optimizer, schedule and recipe as before"
         )
-    for name in expected:
-        holders[name].load_state_dict(parts[name])
+    for name, value in run.settings.items():
+        before = description["settings"].get(name)
+        if before != value:
+            raise CheckpointError(
+                f"{path}: the run began with {name} = {before} and cannot go on with {value}; resume with "
+                f"the "
+                "same settings, or start another run from these weights"
+            )
+    try:
+        run.model.check_state_dict(parts["model"])
+        for name in expected[1:]:
+            holders[name].load_state_dict(parts[name])
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    run.model.load_state_dict(parts["model"])
     streams.set_state(description["streams"])
     run.epoch, run.history.history = description["epoch"], description["history"]
 
 
-def _say(run: Run, text: str) -> None:
-    if run.verbose:
-        print(text, flush=True)
-
-
-def _show_table(model: Module) -> None:
-    """The layer table of a Model that knows its input's shape, the first time it is trained."""
-    table = getattr(model, "summary", None)
-    if table is not None and getattr(model, "input_shape", None) and "_table_shown" not in vars(model):
-        print(table(), flush=True)
+def _show_table(run: Run) -> None:
+    """Print the layer table of a Model that knows its input's shape, the first time it is trained."""
+    model = run.model
+    shown = "_table_shown" in vars(model) or not run.verbose
+    if not shown and hasattr(model, "summary") and getattr(model, "input_shape", None):
+        run.say(model.summary())
         vars(model)["_table_shown"] = True
-
-
-def _row_text(run: Run) -> str:
-    row = {key: values[-1] for key, values in run.history.history.items()}
-    text = "  ".join(f"{key} {value:.4f}" for key, value in row.items() if key != "seconds")
-    rate = run.images / row["seconds"]
-    return f"epoch {run.epoch}/{run.epochs}  {text}  {row['seconds']:.1f} s  {rate:.0f} img/s"

@@ -1,21 +1,26 @@
-"""Running means of a loss and of accuracies over batches."""
+"""Loss and accuracies, averaged over the images of many batches."""
 
 import numpy as np
 
 
-class Mean:
-    """Loss and accuracy over all images seen so far; `top5` too where there are more than five classes."""
+class Metrics:
+    """Mean loss, accuracy and top-5 accuracy of all images seen so far.
+
+    Of classes that tie, the one with the lower number counts as ahead, as in argmax; NaN is never a hit.
+    """
 
     def __init__(self) -> None:
-        self.images, self.correct, self.correct5, self._loss = 0, 0, 0, 0.0
+        self.images, self._loss, self._first, self._top5 = 0, 0.0, 0, 0
 
     def update(self, loss: float, logits: np.ndarray, labels: np.ndarray) -> None:
         """Add a batch: its mean loss, logits (N, K), labels (N,)."""
+        own = logits[np.arange(len(labels)), labels][:, None]
+        earlier = np.arange(logits.shape[1]) < labels[:, None]
+        ahead = (~(logits <= own) | ((logits == own) & earlier)).sum(1)
         self.images += len(labels)
         self._loss += loss * len(labels)
-        self.correct += int((logits.argmax(1) == labels).sum())
-        own = logits[np.arange(len(labels)), labels]
-        self.correct5 += int(((logits > own[:, None]).sum(1) < 5).sum())
+        self._first += int((ahead == 0).sum())
+        self._top5 += int(((ahead < 5) & np.isfinite(own[:, 0])).sum())
 
     @property
     def loss(self) -> float:
@@ -23,8 +28,8 @@ class Mean:
 
     @property
     def accuracy(self) -> float:
-        return self.correct / max(self.images, 1)
+        return self._first / max(self.images, 1)
 
     @property
     def top5(self) -> float:
-        return self.correct5 / max(self.images, 1)
+        return self._top5 / max(self.images, 1)

@@ -1,8 +1,9 @@
 """How to train, as data: optimiser, schedule, and the small choices around them.
 
-The default recipe was found on real CIFAR-10 with NIN, the network in this zoo that is slowest to start: Adam
-in one cycle up to 1e-3. SGD at 0.03, and Adam at 2e-3, left the paper's network (without batch normalisation)
-at chance.
+The default recipe was found on real CIFAR-10 with NIN, the network that is slowest to start: Adam in one
+cycle up to 1e-3, or 2.5e-3 with batch normalisation. In a cycle of 100 batches of 128 images, the paper's
+network (no batch normalisation, last biases at 5) came to 26 % that way, and stayed at chance with Adam at
+2e-3 and SGD at 0.03; with batch normalisation 2.5e-3 gave 49 %, 1e-3 38 %.
 """
 
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 from minidl import optim
 from minidl.autograd import Tensor
+from minidl.nn import BatchNorm2d, Module
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 SCHEDULES = ("one_cycle", "cosine", "exponential", "constant")
@@ -17,7 +19,7 @@ SCHEDULES = ("one_cycle", "cosine", "exponential", "constant")
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to train. `fit` uses every field that its own arguments do not overrule.
+    """One way to train. `fit` uses every field but the last two, unless its own arguments overrule it.
 
     optimizer     "adam", "adamw", "sgd" (Nesterov, momentum), or "rmsprop" (decay 0.9, eps 1.0, momentum)
     lr            the highest learning rate of the schedule
@@ -26,6 +28,8 @@ class Recipe:
     ema_decay     evaluate, and end with, the exponential moving average of the parameters; None for none
     clip_norm     largest norm of all gradients together; None for none
     augment       what `transforms.parse` understands: "flip", "crop+flip" ...; None for none
+    epochs        for the command line, which passes both to `fit`
+    batch_size
     """
 
     optimizer: str = "adam"
@@ -74,9 +78,15 @@ class Recipe:
         return optim.ExponentialLR(optimizer) if self.schedule == "exponential" else None
 
 
-def default_for(model: object, dataset_name: str | None = None) -> Recipe:
-    """The recipe `fit` uses when none is given: photographs are flipped left to right, digits are not."""
+def default_for(model: Module, dataset_name: str | None = None) -> Recipe:
+    """The recipe `fit` uses when none is given.
+
+    Batch normalisation bears a higher rate than a network without. Photographs are flipped left to right,
+    digits are not.
+    """
+    normalised = any(isinstance(module, BatchNorm2d) for module in model.modules())
     return Recipe(
+        lr=2.5e-3 if normalised else 1e-3,
         augment="flip" if dataset_name in ("cifar10", "cifar100") else None,
         epochs=8 if dataset_name == "digits" else 10,
         batch_size=32 if dataset_name == "digits" else 128,

@@ -10,6 +10,7 @@ config.json is the one file that decides: a folder is a run if it has one, and t
 result stands in it. So the result is written last, after the weights.
 """
 
+import contextlib
 import itertools
 import json
 import re
@@ -26,14 +27,28 @@ if TYPE_CHECKING:
     from minidl.train.fit import Run
 
 RUNS = Path("runs")  # where runs without a folder of their own go, below the current folder
+KEYS = (  # what the command line needs of a config.json
+    "model",
+    "data",
+    "arguments",
+    "seed",
+    "device",
+    "data_dir",
+    "limit",
+    "fit_images",
+    "classes",
+    "epochs",
+    "threads",
+)
 FREE = ("epochs", "device", "data_dir")  # what may differ when a run continues: how far, and where
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one run, by name."""
+    """The files of one run, by name; `made` tells that `claim` made the folder itself."""
 
     path: Path
+    made: bool = False
 
     @property
     def config(self) -> Path:
@@ -69,17 +84,23 @@ class RunFolder:
             raise CheckpointError(f"{self.config} is damaged: {error}") from None
         if not isinstance(config, dict):
             raise CheckpointError(f"{self.config} is damaged: it does not hold a table of settings")
+        missing = [key for key in KEYS if key not in config]
+        if missing:
+            raise CheckpointError(f"{self.config} is damaged: it has no {missing[0]!r}")
         return config
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Replace config.json in one step, so that a kill leaves the old one or the new one."""
-        write_atomic(self.config, (json.dumps(config, indent=2) + "\n").encode())
+        write_atomic(self.config, (json.dumps(config, indent=2, allow_nan=False) + "\n").encode())
 
     def give_up(self) -> None:
         """Remove a folder that `claim` made when its run could not start; one with a checkpoint stays."""
-        if not self.checkpoint.exists():
-            self.config.unlink(missing_ok=True)
-            self.path.rmdir()
+        if self.checkpoint.exists():
+            return
+        self.config.unlink(missing_ok=True)
+        if self.made:
+            with contextlib.suppress(OSError):  # something else lies in it: leave it
+                self.path.rmdir()
 
     def write_log(self, text: str) -> None:
         """Add lines to log.txt."""
@@ -95,15 +116,16 @@ def claim(out: Path | None, name: str) -> RunFolder:
     if out is not None:
         run = RunFolder(out)
         check_unused(run)
+        made = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
-        return run
+        return RunFolder(out, made)
     for number in itertools.count(max(_numbers(name), default=0) + 1):
         path = _numbered(name, number)
         try:
             path.mkdir(parents=True)
         except FileExistsError:  # another run took it a moment ago
             continue
-        return RunFolder(path)
+        return RunFolder(path, made=True)
     raise AssertionError("unreachable: the numbers never end")
 
 
@@ -142,19 +164,35 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
+class ConfigFile(Callback):
+    """Writes config.json when training begins, and not before: a resume that fails leaves the old one."""
+
+    def __init__(self, folder: RunFolder, settings: Mapping[str, Any]) -> None:
+        self.folder, self.settings = folder, settings
+
+    def begin(self, run: "Run") -> None:
+        self.folder.write_config(self.settings)
+
+
 class LogFile(Callback):
-    """Writes the layer table and one line per epoch to log.txt."""
+    """Writes the layer table and one line per epoch to log.txt, those of a killed run before included."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
 
     def begin(self, run: "Run") -> None:
-        if hasattr(run.model, "summary") and not self.folder.log.exists():
+        if not self.folder.log.exists() and hasattr(run.model, "summary"):
             self.folder.write_log(run.model.summary())
+        self._write_missing(run)
 
     def epoch_end(self, run: "Run") -> None:
-        values = "  ".join(f"{key} {column[-1]:.4g}" for key, column in run.history.history.items())
-        self.folder.write_log(f"epoch {run.epoch}/{run.epochs}  {values}")
+        self._write_missing(run)
+
+    def _write_missing(self, run: "Run") -> None:
+        lines = self.folder.log.read_text(encoding="utf-8").splitlines() if self.folder.log.exists() else []
+        written = sum(line.startswith("epoch ") for line in lines)
+        for epoch in range(written + 1, run.epoch + 1):
+            self.folder.write_log(run.line(epoch))
 
 
 def _numbered(name: str, number: int) -> Path:

@@ -1,5 +1,7 @@
 """The pool of warm memory: blocks come back, and nothing shares one."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,29 @@ def test_a_training_step_asks_for_no_new_blocks_once_warm(monkeypatch: pytest.Mo
     )
     step()
     assert [n for n in fresh if isinstance(n, int) and n >= memory.SMALL_BYTES] == []
+
+
+def test_several_threads_share_the_pool():
+    failures: list[BaseException] = []
+
+    def churn(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        try:
+            for _ in range(300):
+                held = [memory.empty((int(n),), np.float32) for n in rng.integers(1 << 14, 1 << 18, 4)]
+                del held
+                if rng.random() < 0.05:
+                    memory.free_unused()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=churn, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_numpy_integers_in_a_shape():
+    assert memory.empty((np.int64(300), 300), np.float32).shape == (300, 300)

@@ -1,9 +1,12 @@
 """One number rules all threads."""
 
+import threading
+
 import numba
 import pytest
 
 import minidl as md
+from minidl.backend.cpu import blas
 
 
 def test_set_and_get():
@@ -20,3 +23,27 @@ def test_more_threads_than_there_are():
         md.set_num_threads(100_000)
     with pytest.raises(ValueError, match="count is 0"):
         md.set_num_threads(0)
+
+
+def test_the_number_holds_in_every_python_thread():
+    before, seen = md.get_num_threads(), []
+    try:
+        md.set_num_threads(1)
+        thread = threading.Thread(target=lambda: seen.append(md.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert seen == [1]
+    finally:
+        md.set_num_threads(before)
+
+
+def test_blas_is_limited_until_the_last_block_ends():
+    first, second = blas.single_threaded(), blas.single_threaded()
+    library = blas._libraries()[0][0]
+    before = library.get_num_threads()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert library.get_num_threads() == 1
+    second.__exit__(None, None, None)
+    assert library.get_num_threads() == before

@@ -86,6 +86,10 @@ def test_dropout_only_in_training():
     [
         (lambda: nn.Dropout(1.5), "p is 1.5, it must be a probability"),
         (lambda: nn.Conv2d(3, 4, 3, groups=2), "groups is 2, it must divide in_channels 3"),
+        (lambda: nn.Conv2d(0, 4, 3), "in_channels is 0, it must be an integer of at least 1"),
+        (lambda: nn.Linear(3, -1), "out_features is -1"),
+        (lambda: nn.Conv2d(3, 4, 3, activation="gelu"), "activation is 'gelu'; it may be None or 'relu'"),
+        (lambda: nn.Sequential({"train": nn.ReLU()}), "cannot be called 'train'"),
         (lambda: nn.Conv2d(3, 4, 0), "kernel_size is 0, it must be at least 1"),
     ],
 )
@@ -95,7 +99,7 @@ def test_bad_arguments(make: object, text: str):
 
 
 def test_sequential_refuses_what_is_no_module():
-    with pytest.raises(TypeError, match="argument 1 is a function; give modules"):
+    with pytest.raises(TypeError, match="Sequential: item 1 is a function; give modules"):
         nn.Sequential(nn.ReLU(), ops.relu)
 
 

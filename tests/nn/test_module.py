@@ -5,7 +5,7 @@ import pytest
 
 import minidl as md
 from minidl import nn
-from minidl.errors import CheckpointError, ShapeError
+from minidl.errors import CheckpointError, DTypeError, ShapeError
 
 
 class Block(nn.Module):
@@ -110,6 +110,32 @@ def test_hooks_see_module_inputs_and_output_until_removed():
     handle.remove()
     block(image())
     assert seen == [(block.body.conv, (2, 5, 5, 3), (2, 5, 5, 4))]
+
+
+def test_one_hook_registered_twice_is_removed_once_at_a_time():
+    block, seen = Block(), []
+
+    def hook(*_: object) -> None:
+        seen.append(1)
+
+    first, _ = block.register_forward_hook(hook), block.register_forward_hook(hook)
+    first.remove()
+    first.remove()
+    block(image())
+    assert seen == [1]
+
+
+def test_a_parameter_copies_its_data_and_is_float32():
+    source = np.zeros(2, np.float32)
+    a, b = nn.Parameter(source), nn.Parameter(source)
+    a.data[0] = 1
+    assert b.data[0] == source[0] == 0
+    assert nn.Parameter([0.0]).dtype == np.float32
+
+
+def test_to_refuses_integers():
+    with pytest.raises(DTypeError, match="networks compute in float32 or float64"):
+        Block().to(dtype="int64")
 
 
 def test_an_error_says_which_module_it_came_from():

@@ -239,5 +239,5 @@ def test_an_unknown_plan() -> None:
 
 
 def test_dtypes_that_differ() -> None:
-    with pytest.raises(DTypeError, match="conv2d: weight is float64 but the inputs before it are float32"):
+    with pytest.raises(DTypeError, match="conv2d: weight is float64 but x is float32"):
         ops.conv2d(np.zeros((1, 4, 4, 2), np.float32), np.zeros((3, 3, 2, 4)))

@@ -120,3 +120,11 @@ def test_a_mean_over_ignored_labels_only() -> None:
 def test_logits_that_are_no_batch(shape: tuple[int, ...], text: str) -> None:
     with pytest.raises(ShapeError, match=f"cross_entropy: .*{text}"):
         ops.cross_entropy(np.zeros(shape), np.zeros(0, np.int64))
+
+
+def test_minus_infinity_in_a_logit_that_is_not_asked_for() -> None:
+    logits = tensor(np.array([[0.0, -np.inf], [np.nan, np.nan]]), requires_grad=True)
+    loss = ops.cross_entropy(logits, np.array([0, 9]), ignore_index=9)
+    loss.backward()
+    assert loss.item() == 0
+    np.testing.assert_array_equal(logits.grad.numpy(), np.zeros((2, 2)))

@@ -225,3 +225,19 @@ def test_shapes_that_do_not_fit(change: dict[str, np.ndarray], text: str) -> Non
 def test_an_unknown_activation() -> None:
     with pytest.raises(ValueError, match="batch_norm: activation is 'tanh'; it may be None or 'relu'"):
         ops.batch_norm(*case_of(2, 2, 2, 3).inputs, training=True, activation="tanh")
+
+
+def test_a_first_row_unlike_the_others_costs_no_digits() -> None:
+    x = (3000 + np.random.default_rng(0).standard_normal((1, 100, 100, 1))).astype(np.float32)
+    x[0, 0, 0] = 0
+    running_var = np.zeros(1, np.float32)
+    ops.batch_norm(
+        x,
+        np.ones(1, np.float32),
+        np.zeros(1, np.float32),
+        np.zeros(1, np.float32),
+        running_var,
+        training=True,
+        momentum=1.0,
+    )
+    np.testing.assert_allclose(running_var, x.astype(np.float64).var(ddof=1), rtol=1e-5)

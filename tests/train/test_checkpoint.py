@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minidl import nn, optim
 from minidl.data import Dataset
 from minidl.errors import CheckpointError
 from minidl.train import Recipe, checkpoint
+from minidl.train.callbacks import Callback, CSVLogger
 
 # A run of four epochs of three steps each, with every kind of state; it kills itself in the middle of step
 # `kill`, if asked.
@@ -137,10 +139,75 @@ def test_a_checkpoint_of_another_kind_of_run_is_refused(tiny, data: Dataset, tmp
     before = tiny.state_dict()
     with pytest.raises(CheckpointError, match=r"holds model, optimizer, schedule, but this run has .*ema"):
         tiny.fit(data, epochs=2, checkpoint=tmp_path, resume=True, recipe=Recipe(ema_decay=0.9), **QUICK)
-    with pytest.raises(CheckpointError, match="'optimizer' is 'Adam' in this state, it must be 'SGD'"):
+    with pytest.raises(CheckpointError, match="began with optimizer = adam and cannot go on with sgd"):
         tiny.fit(data, epochs=2, checkpoint=tmp_path, resume=True, recipe=Recipe("sgd"), **QUICK)
     for name, value in tiny.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"batch_size": 7}, "batch_size = 20 and cannot go on with 7"),
+        ({"validation": None}, "training images = 54 and cannot go on with 60"),
+        ({"recipe": Recipe(lr=0.5)}, r"lr = 0\.0025 and cannot go on with 0\.5"),
+        ({"augment": "flip"}, r"augment = None and cannot go on with flip\(\)"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_settings(
+    tiny, data: Dataset, tmp_path: Path, change: dict, text: str
+):
+    tiny.fit(data, epochs=1, checkpoint=tmp_path, **QUICK)
+    with pytest.raises(CheckpointError, match=text):
+        tiny.fit(data, **{"epochs": 2, "checkpoint": tmp_path, "resume": True, **QUICK, **change})
+
+
+def test_another_network_is_refused_before_anything_changes(tiny, data: Dataset, tmp_path: Path):
+    tiny.fit(data, epochs=1, checkpoint=tmp_path, **QUICK)
+    other = type(tiny)()
+    other.extra = nn.Linear(2, 2)
+    optimizer = optim.Adam(other.parameters(), 0.9)
+    with pytest.raises(CheckpointError, match=r"epoch-0001\.safetensors: .* missing extra\.weight"):
+        other.fit(
+            data,
+            epochs=2,
+            checkpoint=tmp_path,
+            resume=True,
+            optimizer=optimizer,
+            recipe=Recipe(lr=2.5e-3),
+            **QUICK,
+        )
+    assert optimizer.lr == pytest.approx(2.5e-3 / 25)  # where the recipe's schedule starts
+
+
+def test_what_a_kill_in_the_middle_of_a_write_leaves_is_cleared_away(tiny, data: Dataset, tmp_path: Path):
+    (tmp_path / ".epoch-0001.safetensors.abc").write_bytes(b"half")
+    tiny.fit(data, epochs=1, checkpoint=tmp_path, **QUICK)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch-0000.safetensors", "epoch-0001.safetensors"]
+
+
+def test_a_row_that_a_kill_kept_from_the_table_is_written_on_resume(tiny, data: Dataset, tmp_path: Path):
+    class Killed(Callback):
+        def epoch_end(self, run: object) -> None:
+            raise ZeroDivisionError
+
+    folder = tmp_path / "c"
+    with pytest.raises(ZeroDivisionError):
+        tiny.fit(data, epochs=1, checkpoint=folder, callbacks=[Killed()], **QUICK)
+    tiny.fit(
+        data, epochs=1, checkpoint=folder, resume=True, callbacks=[CSVLogger(tmp_path / "m.csv")], **QUICK
+    )
+    assert len((tmp_path / "m.csv").read_text().splitlines()) == 2
+
+
+def test_a_moving_average_is_what_a_finished_run_resumes_to(tiny, data: Dataset, tmp_path: Path):
+    options = {"epochs": 1, "checkpoint": tmp_path, "recipe": Recipe(ema_decay=0.9), **QUICK}
+    tiny.fit(data, **options)
+    averaged = tiny.state_dict()
+    tiny.reset()
+    tiny.fit(data, resume=True, **options)
+    for name, value in tiny.state_dict().items():
+        np.testing.assert_array_equal(value, averaged[name])
 
 
 def test_a_model_file_is_no_checkpoint(tiny, tmp_path: Path):

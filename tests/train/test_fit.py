@@ -2,16 +2,19 @@
 fit."""
 
 import gc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import minidl as md
+import minidl_models
 from minidl import optim
 from minidl.autograd import Node, Tensor
+from minidl.backend.cpu import memory
 from minidl.data import Dataset, Split, synthetic, transforms
-from minidl.errors import DataError, DTypeError, ShapeError
-from minidl.train import Recipe
+from minidl.errors import DataError, ShapeError
+from minidl.train import History, Recipe
 from minidl.train.callbacks import Callback, CSVLogger, EarlyStopping
 
 QUICK = {"epochs": 1, "batch_size": 20, "verbose": False}
@@ -30,7 +33,7 @@ def test_it_learns(tiny, data: Dataset):
 
 @pytest.mark.parametrize("form", ["dataset", "function", "name", "arrays", "pair", "items"])
 def test_every_form_of_data(tiny, data: Dataset, form: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("minidl.train.sources.load", {"small": data}.__getitem__)
+    monkeypatch.setattr("minidl.train.inputs.load", {"small": data}.__getitem__)
     images, labels = data.train.images, data.train.labels
     given = {
         "dataset": (data,),
@@ -40,12 +43,10 @@ def test_every_form_of_data(tiny, data: Dataset, form: str, monkeypatch: pytest.
         "pair": ((images, labels),),
         "items": (list(zip(images, labels.tolist())),),
     }[form]
+    start = tiny.state_dict()
     losses = tiny.fit(*given, **QUICK, seed=1).history["loss"]
-    tiny.reset()
-    md.manual_seed(0)
-    again = type(tiny)()
-    assert len(losses) == 1
-    assert again.fit(data, **QUICK, seed=1).history["loss"][0] > 0
+    tiny.load_state_dict(start)
+    assert losses == tiny.fit(data, **QUICK, seed=1).history["loss"]
 
 
 def test_the_same_seed_gives_the_same_bits(data: Dataset):
@@ -75,7 +76,7 @@ def test_a_second_call_goes_on_and_reset_starts_afresh(tiny, data: Dataset):
 
 
 def test_validation_holds_out_the_same_images_every_time_and_never_the_test_split(tiny, data: Dataset):
-    from minidl.train.sources import hold_out
+    from minidl.train.inputs import hold_out
 
     rest, held = hold_out(data.train, 0.1)
     again = hold_out(data.train, 0.1)[1]
@@ -83,6 +84,11 @@ def test_validation_holds_out_the_same_images_every_time_and_never_the_test_spli
     np.testing.assert_array_equal(held.images, again.images)
     both = np.concatenate([rest.images, held.images]).reshape(60, -1)
     assert len(np.unique(both, axis=0)) == len(np.unique(data.train.images.reshape(60, -1), axis=0))
+
+
+def test_the_test_split_is_never_looked_at(tiny, data: Dataset):
+    object.__setattr__(data, "test", None)
+    tiny.fit(data, **QUICK)
 
 
 def test_validation_none_and_a_split(tiny, data: Dataset):
@@ -167,13 +173,18 @@ def test_unknown_recipe_names(tiny, data: Dataset):
 def test_no_array_of_a_step_is_alive_after_it(tiny, data: Dataset):
     tiny.fit(data, **QUICK)
     gc.collect()
-    graph = [o for o in gc.get_objects() if isinstance(o, Node)]
+    graph = [o for o in gc.get_objects() if type(o) is Node]
     assert graph == []
+    tiny.zero_grad()
+    before = memory.live_bytes()
+    tiny.fit(data, **QUICK)
+    tiny.zero_grad()
+    assert memory.live_bytes() == before
     kept = {id(p) for p in tiny.parameters()} | {id(p.grad) for p in tiny.parameters()}
     assert [
         o
         for o in gc.get_objects()
-        if isinstance(o, Tensor) and o.shape and o.shape[0] == 20 and id(o) not in kept
+        if issubclass(type(o), Tensor) and o.shape and o.shape[0] in (20, 14) and id(o) not in kept
     ] == []
 
 
@@ -197,16 +208,24 @@ def test_csv_logger(tiny, data: Dataset, tmp_path):
 
 def test_early_stopping(tiny, data: Dataset):
     frozen = optim.SGD(tiny.parameters(), 0.0)
-    history = tiny.fit(
-        data,
-        epochs=9,
-        batch_size=60,
-        verbose=False,
-        optimizer=frozen,
-        validation=data.test,
-        callbacks=[EarlyStopping("val_accuracy", patience=2)],
-    ).history
-    assert len(history["loss"]) == 3
+    stopping = EarlyStopping("val_accuracy", patience=2)
+    options = {"epochs": 9, "batch_size": 60, "verbose": False, "validation": data.test}
+    assert len(tiny.fit(data, **options, optimizer=frozen, callbacks=[stopping]).history["loss"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("monitor", "values", "stops"),
+    [
+        ("val_accuracy", [0.1, 0.2, 0.3], False),
+        ("val_accuracy", [0.3, 0.2, 0.1], True),
+        ("val_loss", [3, 2, 1], False),
+        ("val_loss", [1, 2, 3], True),
+    ],
+)
+def test_early_stopping_knows_which_way_is_better(monitor: str, values: list[float], stops: bool):
+    run = SimpleNamespace(history=History({monitor: values}), stop=False, epoch=3)
+    EarlyStopping(monitor, patience=2).begin(run)
+    assert run.stop is stops
 
 
 def test_ctrl_c_leaves_a_usable_model_and_says_where_the_checkpoint_is(tiny, data: Dataset, tmp_path, capsys):
@@ -267,7 +286,7 @@ def test_labels_out_of_range(tiny, data: Dataset):
 
 
 def test_float_labels(tiny, data: Dataset):
-    with pytest.raises((DataError, DTypeError), match="float64"):
+    with pytest.raises(DataError, match="dtype is float64, expected integer class numbers"):
         tiny.fit(data.train.images, np.zeros(60), **QUICK)
 
 
@@ -302,6 +321,80 @@ def test_an_empty_batch(tiny):
 def test_an_nchw_image_is_recognised(tiny):
     with pytest.raises(ShapeError, match=r"looks like \(N, C, H, W\).*x\.transpose\(0, 2, 3, 1\)"):
         tiny(md.tensor(np.zeros((2, 3, 8, 8), np.float32)))
+
+
+def test_nchw_images_are_recognised_by_fit_evaluate_and_predict(tiny):
+    images, labels = np.zeros((20, 3, 8, 8), np.float32), np.zeros(20, int)
+    for call in (
+        lambda: tiny.fit(images, labels, **QUICK),
+        lambda: tiny.evaluate(images, labels),
+        lambda: tiny.predict(images),
+    ):
+        with pytest.raises(ShapeError, match=r"looks like \(C, H, W\).*images\.transpose\(0, 2, 3, 1\)"):
+            call()
+
+
+def test_float_images_are_not_resized_and_must_fit():
+    model = minidl_models.nin("digits")
+    assert model.predict(np.zeros((1, 8, 8, 1), np.uint8)).shape == (1, 10)
+    with pytest.raises(DataError, match=r"\(8, 8, 1\), but the model takes \(28, 28, 1\)"):
+        model.predict(np.zeros((1, 8, 8, 1), np.float32))
+
+
+def test_a_validation_split_must_fit_too(tiny, data: Dataset):
+    large = synthetic(20, 5, shape=(10, 10, 3), num_classes=3)
+    with pytest.raises(DataError, match=r"fit: validation: the images are .*\(10, 10, 3\)"):
+        tiny.fit(data, **QUICK, validation=large.test)
+    with pytest.raises(DataError, match=r"validation is a Dataset; give one of its splits"):
+        tiny.fit(data, **QUICK, validation=data)
+
+
+def test_a_last_step_that_breaks_the_weights_is_not_saved(tiny, data: Dataset, tmp_path):
+    class Breaking(optim.SGD):
+        def step(self) -> None:
+            self.params[0].data[0] = np.inf
+
+    with pytest.raises(
+        FloatingPointError, match=r"conv\.weight is not finite after epoch 1\. Train with a lower"
+    ):
+        tiny.fit(
+            data,
+            epochs=1,
+            batch_size=60,
+            verbose=False,
+            checkpoint=tmp_path,
+            optimizer=Breaking(tiny.parameters(), 0.1),
+        )
+    assert [p.name for p in tmp_path.iterdir()] == ["epoch-0000.safetensors"]
+
+
+def test_optimisers_and_schedules_of_others_are_refused(tiny, data: Dataset):
+    other = type(tiny)()
+    with pytest.raises(ValueError, match="optimizer was made for other parameters"):
+        tiny.fit(data, **QUICK, optimizer=optim.SGD(other.parameters(), 0.1))
+    mine, strange = optim.SGD(tiny.parameters(), 0.1), optim.SGD(tiny.parameters(), 0.1)
+    with pytest.raises(ValueError, match="schedule belongs to another optimiser"):
+        tiny.fit(data, **QUICK, optimizer=mine, schedule=optim.StepLR(strange, 1))
+    with pytest.raises(ValueError, match="optimizer is 'sgd'; give an optimiser"):
+        tiny.fit(data, **QUICK, optimizer="sgd")
+
+
+def test_ctrl_c_in_the_middle_of_an_epoch_restores_the_mode(tiny, data: Dataset):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    tiny.eval()
+    tiny.out.register_forward_hook(interrupt)
+    history = tiny.fit(data, **QUICK, recipe=Recipe(ema_decay=0.5))
+    assert history.interrupted
+    assert history.history == {}
+    assert not any(module.training for module in tiny.modules())
+
+
+def test_labels_out_of_range_in_a_list_of_pairs(tiny, data: Dataset):
+    pairs = [(image, 3) for image in data.train.images]
+    with pytest.raises(DataError, match=r"labels\[0\] is 3, it must lie in 0 \.\. 2 for 3 classes"):
+        tiny.fit(pairs, **QUICK)
 
 
 def test_predict_of_a_single_image(tiny):

@@ -9,6 +9,22 @@ from minidl.errors import CheckpointError
 from minidl.train import runfolder
 from minidl.train.runfolder import RunFolder
 
+# What config.json of a run that has begun holds, at least.
+CONFIG = {
+    "model": "nin",
+    "data": "digits",
+    "arguments": {"batch_norm": True, "pool": "ceil"},
+    "seed": 7,
+    "device": "cpu",
+    "data_dir": None,
+    "limit": None,
+    "fit_images": False,
+    "classes": ["0", "1"],
+    "epochs": 2,
+    "threads": 2,
+    "lr": 0.1,
+}
+
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
@@ -48,8 +64,8 @@ def test_a_folder_of_ones_own_is_made_or_taken_empty():
 
 def test_config_is_written_and_read():
     run = runfolder.claim(None, "nin-digits")
-    run.write_config({"model": "nin", "arguments": {"batch_norm": True}})
-    assert run.read_config() == {"model": "nin", "arguments": {"batch_norm": True}}
+    run.write_config(CONFIG)
+    assert run.read_config() == CONFIG
     assert [path.name for path in run.path.iterdir()] == ["config.json"]
 
 
@@ -59,6 +75,7 @@ def test_config_is_written_and_read():
         (None, "none is not a run folder: it has no config.json"),
         ('{"model": ', r"config\.json is damaged: Expecting value"),
         ("[]", r"config\.json is damaged: it does not hold a table"),
+        ('{"model": "nin"}', r"config\.json is damaged: it has no 'data'"),
     ],
 )
 def test_a_missing_or_damaged_config_is_named(content, text):
@@ -72,10 +89,9 @@ def test_a_missing_or_damaged_config_is_named(content, text):
 
 def test_a_run_continues_as_it_began():
     run = runfolder.claim(None, "nin-digits")
-    began = {"model": "nin", "arguments": {"bn": True, "pool": "ceil"}, "epochs": 2, "lr": 0.1, "seed": 0}
-    run.write_config(began)
-    asked = {"model": "nin", "arguments": {"pool": "ceil"}, "epochs": 5, "lr": None, "seed": 0}
-    assert runfolder.continued(run, asked) == {**began, "epochs": 5}
+    run.write_config(CONFIG)
+    asked = {"model": "nin", "arguments": {"pool": "ceil"}, "epochs": 5, "lr": None, "seed": 7}
+    assert runfolder.continued(run, asked) == {**CONFIG, "epochs": 5}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +105,7 @@ def test_a_run_continues_as_it_began():
 )
 def test_a_run_does_not_continue_otherwise(asked):
     run = runfolder.claim(None, "nin-digits")
-    run.write_config({"model": "nin", "arguments": {"pool": "ceil"}, "epochs": 2, "lr": 0.1, "seed": 7})
+    run.write_config(CONFIG)
     with pytest.raises(CheckpointError, match=f"began with {next(iter(asked))} = .* and cannot go on with"):
         runfolder.continued(run, asked)
 
@@ -99,6 +115,20 @@ def test_a_run_that_could_not_start_leaves_nothing():
     run.write_config({})
     run.give_up()
     assert not run.path.exists()
+
+
+def test_a_folder_that_was_there_before_stays():
+    Path("mine").mkdir()
+    run = runfolder.claim(Path("mine"), "nin-digits")
+    run.give_up()
+    assert Path("mine").is_dir()
+
+
+def test_not_a_number_is_not_written():
+    run = runfolder.claim(None, "nin-digits")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.write_config({**CONFIG, "lr": float("nan")})
+    assert not run.config.exists()
 
 
 def test_a_run_with_a_checkpoint_is_kept():

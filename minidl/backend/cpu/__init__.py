@@ -6,7 +6,6 @@ from minidl.backend.cpu.elementwise import (
     abs,
     add,
     add_into,
-    both,
     broadcast,
     cast,
     clip,

@@ -9,6 +9,7 @@ Inside a parallel kernel BLAS must run one thread per call (`single_threaded`), 
 for twice.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -124,16 +125,35 @@ def _libraries() -> tuple[list[LibController], list[LibController]]:
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """SciPy's BLAS runs one thread per call inside: the numba threads around it are the parallelism."""
-    libraries = _libraries()[0]
-    before = [library.get_num_threads() for library in libraries]
-    for library in libraries:
-        library.set_num_threads(1)
+    """SciPy's BLAS runs one thread per call inside: the numba threads around it are the parallelism.
+
+    Blocks of several Python threads may overlap: the first to enter limits, the last to leave restores.
+    """
+    with _limit.lock:
+        if not _limit.inside:
+            _limit.before = [library.get_num_threads() for library in _libraries()[0]]
+            for library in _libraries()[0]:
+                library.set_num_threads(1)
+        _limit.inside += 1
     try:
         yield
     finally:
-        for library, count in zip(libraries, before):
-            library.set_num_threads(count)
+        with _limit.lock:
+            _limit.inside -= 1
+            if not _limit.inside:
+                for library, count in zip(_libraries()[0], _limit.before):
+                    library.set_num_threads(count)
+
+
+class _Limit:
+    """How many `single_threaded` blocks are running, and what to restore after the last."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.before: list[int] = []
+
+
+_limit = _Limit()
 
 
 def set_num_threads(count: int) -> None:

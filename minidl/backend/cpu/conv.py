@@ -29,6 +29,7 @@ import numpy as np
 from numba import njit, prange
 
 from minidl.backend.cpu import blas, memory
+from minidl.backend.cpu.threads import get_num_threads
 from minidl.backend.plans import Plan, forced
 from minidl.window import Window
 
@@ -189,7 +190,7 @@ def _correlate(
             _multiply_tiles(src.reshape(-1, depth), matrix, bias, relu, out.reshape(-1, f), _POINTWISE_ROWS)
         else:
             lines = _tile_lines(n * oh, ow, depth, out.dtype)
-            cols = memory.empty((numba.get_num_threads(), lines * ow, depth), out.dtype)
+            cols = memory.empty((get_num_threads(), lines * ow, depth), out.dtype)
             _gather_multiply(src, rows, columns, stride[0], stride[1], matrix, bias, relu, out, lines, cols)
 
 
@@ -204,7 +205,7 @@ def _correlate_weight(
     """cols(src)^T @ g, one sum per thread, then added in thread order.  -> (taps*taps*C, F)"""
     n, oh, ow, f = g.shape
     depth = len(rows) * len(columns) * src.shape[3]
-    threads = numba.get_num_threads()
+    threads = get_num_threads()
     sums = memory.empty((threads, depth, f), g.dtype)
     with blas.single_threaded():
         if pointwise:

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit, prange
 
 from minidl.backend.cpu import memory
+from minidl.backend.cpu.norm import column_sums
 from minidl.backend.cpu.threads import PARALLEL_SIZE
 
 Number = np.ndarray | float
@@ -70,11 +71,6 @@ def compare(a: Number, relation: str, b: Number) -> np.ndarray:
     return {"<": np.less, "<=": np.less_equal, ">": np.greater, "==": np.equal}[relation](a, b)
 
 
-def both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Where two masks hold together."""
-    return np.logical_and(a, b)
-
-
 def cast(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """x in another dtype."""
     y = memory.empty(x.shape, dtype)
@@ -99,7 +95,8 @@ def add_into(total: np.ndarray, more: np.ndarray) -> np.ndarray:
 
 def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a @ b, batched over leading axes as NumPy does."""
-    return np.asarray(np.matmul(a, b))
+    leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    return np.matmul(a, b, out=memory.empty((*leading, a.shape[-2], b.shape[-1]), a.dtype))
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
@@ -109,7 +106,15 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.nda
 
 
 def sum(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> np.ndarray:
-    """Sum over axes."""
+    """Sum over axes.
+
+    NumPy adds pairwise along the last axis, but one by one along others, where many small numbers get lost;
+    over leading axes the chunked sum of norm.py is taken.
+    """
+    axes = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    if x.ndim > 1 and x.dtype.kind == "f" and sorted(axes) == [*range(x.ndim - 1)]:
+        total = column_sums(x)
+        return total.reshape((1,) * (x.ndim - 1) + total.shape) if keepdims else total
     return np.asarray(np.sum(x, axis=axis, keepdims=keepdims, dtype=x.dtype))
 
 
@@ -176,7 +181,10 @@ def getitem(x: np.ndarray, index: Any) -> np.ndarray:
 def getitem_grad(g: np.ndarray, index: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Zeros with g added at `index`; an element taken twice receives both gradients."""
     grad_x = memory.zeros(shape, g.dtype)
-    np.add.at(grad_x, index, g)
+    if any(isinstance(part, np.ndarray) for part in index):
+        np.add.at(grad_x, index, g)
+    else:
+        grad_x[index] = g
     return grad_x
 
 

@@ -30,6 +30,10 @@ def cross_entropy(
     target[rows, picked] += class_weight[picked] * logits.dtype.type(1 - label_smoothing)
     target *= counted[:, None]
     log_p = log_softmax(logits, 1)
-    losses = -(target * log_p).sum(1)
+    losses = -np.where(target == 0, 0, target * log_p).sum(
+        1
+    )  # 0 * -inf is 0 here: the class is not asked for
     grad = np.exp(log_p) * target.sum(1, keepdims=True) - target
+    losses[~counted] = 0  # whatever their logits hold
+    grad[~counted] = 0
     return losses, grad, weight

@@ -49,19 +49,17 @@ class _Block:
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """A C-contiguous array of undefined values."""
-    global _idle_bytes, _live_bytes, _peak_bytes, _most_bytes
+    global _live_bytes, _peak_bytes, _most_bytes
     dtype = np.dtype(dtype)
     nbytes = dtype.itemsize
     for length in shape:
-        nbytes *= length
+        nbytes *= int(length)
     if nbytes < SMALL_BYTES:
         return np.empty(shape, dtype)
     step = 1 << (nbytes.bit_length() - 4)
     size = (nbytes + step - 1) // step * step + _ALIGNMENT
-    if _idle[size]:
-        raw = _idle[size].pop()
-        _idle_bytes -= size
-    else:
+    raw = _taken(size)
+    if raw is None:
         live = _live_bytes + size
         _trim(int(_SLACK * max(_most_bytes, live)) - live)
         raw = np.empty(size, np.uint8)
@@ -100,11 +98,20 @@ def free_unused() -> None:
 
 def _trim(limit: int) -> None:
     """Let go of idle blocks until at most `limit` bytes of them are left."""
+    for size in list(_idle):
+        while _idle_bytes > limit and _taken(size) is not None:
+            pass
+
+
+def _taken(size: int) -> np.ndarray | None:
+    """An idle block of that size, no longer idle; None if there is none.  Safe against other threads."""
     global _idle_bytes
-    for size, blocks in _idle.items():
-        while blocks and _idle_bytes > limit:
-            blocks.pop()
-            _idle_bytes -= size
+    try:
+        raw = _idle[size].pop()
+    except IndexError:
+        return None
+    _idle_bytes -= size
+    return raw
 
 
 def live_bytes() -> int:

@@ -25,13 +25,20 @@ def column_sums(x: np.ndarray) -> np.ndarray:
 
 
 def batch_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and biased variance of each channel.  (..., C) -> (C,), (C,)"""
+    """Mean and biased variance of each channel.  (..., C) -> (C,), (C,)
+
+    Chunk k gives the mean and the sum of squares about it; they are merged as in Chan et al. 1979:
+    squares = sum_k (squares_k + count_k (mean_k - mean)^2).
+    """
     rows = memory.contiguous(x).reshape(-1, x.shape[-1])
     parts = memory.empty((_chunks(rows), 2, rows.shape[1]), x.dtype)
-    _shifted_moments(rows, parts)
-    first, second = parts.sum(0, dtype=np.float64) / rows.shape[0]
-    variance = np.maximum(second - first * first, 0)
-    return (rows[0] + first).astype(x.dtype), variance.astype(x.dtype)
+    _chunk_moments(rows, parts)
+    counts = np.full((len(parts), 1), _CHUNK, np.float64)
+    counts[-1] = rows.shape[0] - _CHUNK * (len(parts) - 1)
+    means, squares = parts[:, 0].astype(np.float64), parts[:, 1].sum(0, dtype=np.float64)
+    mean = (counts * means).sum(0) / rows.shape[0]
+    variance = (squares + (counts * (means - mean) ** 2).sum(0)) / rows.shape[0]
+    return mean.astype(x.dtype), variance.astype(x.dtype)
 
 
 def normalize(
@@ -115,17 +122,27 @@ def _column_sums(x, parts):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def _shifted_moments(x, parts):  # type: ignore[no-untyped-def]
+def _chunk_moments(x, parts):  # type: ignore[no-untyped-def]
+    """parts (chunks, 2, C) = mean of each chunk of rows, and the sum of squares about it.
+
+    The chunk is still in cache when it is read again for the squares.
+    """
     m, c = x.shape
     for chunk in prange(parts.shape[0]):
-        first, second = parts[chunk, 0], parts[chunk, 1]
-        first[:] = 0
-        second[:] = 0
-        for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+        mean, squares = parts[chunk, 0], parts[chunk, 1]
+        start = chunk * _CHUNK
+        end = min(m, start + _CHUNK)
+        mean[:] = 0
+        squares[:] = 0
+        for i in range(start, end):
             for j in range(c):
-                d = x[i, j] - x[0, j]
-                first[j] += d
-                second[j] += d * d
+                mean[j] += x[i, j]
+        for j in range(c):
+            mean[j] /= end - start
+        for i in range(start, end):
+            for j in range(c):
+                d = x[i, j] - mean[j]
+                squares[j] += d * d
 
 
 @njit(parallel=True, nogil=True, cache=True)

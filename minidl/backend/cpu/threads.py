@@ -17,25 +17,27 @@ from minidl.backend.cpu import blas
 PARALLEL_SIZE = 1 << 15  # elements; starting a parallel loop takes about 20 microseconds
 
 
+_count = 0  # 0: numba's own choice, all cores
+
+
 def set_num_threads(count: int) -> None:
     """Compute with `count` threads from now on, in numba kernels and in BLAS.
 
     ValueError outside 1 .. the machine's limit.
     """
+    global _count
     limit = numba.config.NUMBA_NUM_THREADS
     if not 1 <= count <= limit:
         raise ValueError(
             f"set_num_threads: count is {count}, it must lie in 1 .. {limit} (cores, or $NUMBA_NUM_THREADS)"
         )
-    numba.set_num_threads(count)
+    _count = count
+    get_num_threads()
     blas.set_num_threads(count)
 
 
 def get_num_threads() -> int:
-    """How many threads compute."""
+    """How many threads compute, whichever Python thread asks: numba by itself keeps a number for each."""
+    if _count and numba.get_num_threads() != _count:
+        numba.set_num_threads(_count)
     return numba.get_num_threads()
-
-
-def available_threads() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
