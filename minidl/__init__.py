@@ -16,9 +16,10 @@ from importlib import import_module
 from typing import Any
 
 from minidl import errors, ops
-from minidl.autograd import Tensor, no_grad, op, tensor
+from minidl.autograd import Tensor, no_grad, tensor
 from minidl.backend import get_default_device, set_default_device
 from minidl.backend.plans import force_plan
+from minidl.recording import op
 from minidl.streams import manual_seed
 
 __version__ = "0.1.0"

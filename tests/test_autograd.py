@@ -8,9 +8,9 @@ import pytest
 
 import minidl as md
 from minidl import ops
-from minidl.autograd import shared
 from minidl.backend import Array
 from minidl.errors import DeviceError, DTypeError, ShapeError
+from minidl.recording import shared
 
 
 def leaf(*values: float, dtype: str = "float64") -> md.Tensor:

@@ -4,9 +4,9 @@ in y."""
 from typing import Any
 
 from minidl import backend
-from minidl.autograd import op
 from minidl.backend import Array
 from minidl.ops._shapes import axes_of, check_float
+from minidl.recording import op
 
 
 @op

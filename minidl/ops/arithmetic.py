@@ -8,9 +8,10 @@ captures the arrays its formula needs and no more: a sum captures shapes alone.
 from typing import Any
 
 from minidl import backend
-from minidl.autograd import Tensor, op
+from minidl.autograd import Tensor
 from minidl.backend import Array
 from minidl.ops._shapes import check_broadcast, check_float, unbroadcast
+from minidl.recording import op
 
 
 @op

@@ -3,10 +3,10 @@
 from typing import Any
 
 from minidl import backend
-from minidl.autograd import op, shared
 from minidl.backend import Array
 from minidl.errors import ShapeError
 from minidl.ops._shapes import check_image
+from minidl.recording import op, shared
 from minidl.window import Padding, Pair, window
 
 ACTIVATIONS = (None, "relu")

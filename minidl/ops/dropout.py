@@ -4,9 +4,9 @@ kept."""
 from typing import Any
 
 from minidl import backend, streams
-from minidl.autograd import op
 from minidl.backend import Array
 from minidl.ops._shapes import check_float
+from minidl.recording import op
 
 
 @op

@@ -3,10 +3,10 @@
 from typing import Any
 
 from minidl import backend
-from minidl.autograd import op
 from minidl.backend import Array
 from minidl.errors import ShapeError
 from minidl.ops._shapes import check_broadcast, check_float, unbroadcast
+from minidl.recording import op
 
 
 @op

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from minidl import backend
-from minidl.autograd import op
 from minidl.backend import Array
 from minidl.errors import DataError, DTypeError, ShapeError
 from minidl.ops._shapes import check_float
+from minidl.recording import op
 
 REDUCTIONS = ("mean", "sum", "none")
 

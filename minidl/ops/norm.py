@@ -3,11 +3,12 @@
 from typing import Any
 
 from minidl import backend
-from minidl.autograd import Tensor, op, shared
+from minidl.autograd import Tensor
 from minidl.backend import Array
 from minidl.errors import ShapeError
 from minidl.ops._shapes import check_image
 from minidl.ops.conv import check_activation
+from minidl.recording import op, shared
 
 
 @op

@@ -4,10 +4,10 @@
 from typing import Any
 
 from minidl import backend
-from minidl.autograd import op
 from minidl.backend import Array
 from minidl.errors import ShapeError
 from minidl.ops._shapes import check_image
+from minidl.recording import op
 from minidl.window import Padding, Pair, Window, pair, window
 
 

@@ -4,10 +4,10 @@ from math import prod
 from typing import Any
 
 from minidl import backend
-from minidl.autograd import op
 from minidl.backend import Array
 from minidl.errors import ShapeError
 from minidl.ops._shapes import axes_of, check_float
+from minidl.recording import op
 
 
 @op

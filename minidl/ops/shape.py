@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from minidl import backend
-from minidl.autograd import Tensor, op
+from minidl.autograd import Tensor
 from minidl.backend import Array
 from minidl.errors import ShapeError
 from minidl.ops._shapes import axes_of
+from minidl.recording import op
 
 
 @op

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd import Tensor, no_grad, op
+from minidl.autograd import Tensor, no_grad
+from minidl.recording import op
 
 Array = np.ndarray
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from minidl import autograd
-from minidl.autograd import Tensor, op
+from minidl.autograd import Tensor
 from minidl.backend import Array
 from minidl.errors import ShapeError
+from minidl.recording import op
 from minidl.testing import GradcheckSettings, gradcheck
 from minidl.testing.strategies import VALUES
 

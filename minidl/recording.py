@@ -1,0 +1,173 @@
+"""`@op` makes a differentiable operation of a function on arrays.
+
+The function returns its result and one vjp per array input, next to the line it differentiates:
+
+    @op
+    def exp(x: Array):
+        y = backend.of(x).exp(x)
+        def grad_x(g): return backend.of(g).mul(g, y)
+        return y, (grad_x,)
+
+`@op` lets it take and return Tensors, makes arrays of one dtype of whatever is given, and records a Node
+when an input requires a gradient.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from minidl import backend
+from minidl.autograd import Node, Tensor, Vjp, check_differentiable, ieee, is_recording, owner_of
+from minidl.backend import Array
+from minidl.errors import DeviceError, DTypeError
+
+
+def op(fn: Callable[..., tuple[Array, tuple[Vjp | None, ...]]]) -> Callable[..., Tensor]:
+    """Make an op of `fn(arrays..., options...) -> (y, vjps)`, callable with Tensors, arrays and numbers.
+
+    A parameter annotated `Array` (or `Array | None`) is an array input and needs one vjp, in order; `*arrays:
+    Array` is any number of them. Every other parameter is an option and passed as it is. Numbers take the
+    dtype of the Tensors; so do integer arrays. Two float dtypes never mix. A vjp is None where the input has
+    no derivative, or was not given.  TypeError for a function without array inputs, or that mixes `*arrays`
+    with others; when called, for arguments it does not take, or inputs that do not go together.
+    """
+    name = fn.__name__.lstrip("_")
+    signature = inspect.signature(fn, eval_str=True)
+    kinds = {p.name: p.kind for p in signature.parameters.values() if p.annotation in (Array, Array | None)}
+    required = {key for key in kinds if signature.parameters[key].default is inspect.Parameter.empty}
+    variadic = inspect.Parameter.VAR_POSITIONAL in kinds.values()
+    if not kinds or (variadic and len(kinds) > 1):
+        raise TypeError(
+            f"op: {name} must annotate its array inputs as Array, or take them all as *arrays: Array"
+        )
+
+    @wraps(fn)
+    def call(*args: Any, **options: Any) -> Tensor:
+        try:
+            bound = signature.bind(*args, **options).arguments
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}; it is {name}{signature}") from None
+        given = [(key, bound[key]) for key in kinds if bound.get(key) is not None]
+        if len(given) < len(required) and not variadic:
+            missing = ", ".join(sorted(required - {key for key, _ in given}))
+            raise TypeError(f"{name}: {missing} is None; give a tensor, an array or a number")
+        if variadic:
+            given = [(f"{key}[{i}]", value) for key, values in given for i, value in enumerate(values)]
+        arrays = _as_arrays(name, given)
+        with ieee():
+            if variadic:
+                y, vjps = fn(*arrays, **options)
+            else:
+                bound.update(zip((key for key, _ in given), arrays))
+                y, vjps = fn(**bound)
+        if not isinstance(vjps, tuple) or len(vjps) != (len(given) if variadic else len(kinds)):
+            raise TypeError(f"{name}: an op returns (y, vjps), vjps a tuple with one entry per array input")
+        if not variadic:
+            vjps = tuple(vjp for key, vjp in zip(kinds, vjps) if bound.get(key) is not None)
+        return _record(name, [value for _, value in given], np.asarray(y) if np.isscalar(y) else y, vjps)
+
+    return call
+
+
+def shared(compute: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """Work that several vjps of one op need: done for the first of them, remembered for the others."""
+    memory: list[Any] = [None, None]
+
+    def once(g: Array) -> Any:
+        if memory[0] is not g:
+            memory[:] = g, compute(g)
+        return memory[1]
+
+    return once
+
+
+def _as_arrays(name: str, given: list[tuple[str, Any]]) -> list[Array]:
+    """The op's array inputs as arrays of one device and one dtype: that of the first float Tensor or
+    array."""
+    holders = [(key, value) for key, value in given if isinstance(value, (Tensor, Array))]
+    floats = sorted(  # a Tensor's dtype counts before an array's
+        (h for h in holders if h[1].dtype.kind == "f"), key=lambda h: not isinstance(h[1], Tensor)
+    )
+    lead, like = next(iter(floats or holders), ("", None))
+    dtype = np.dtype(np.float32) if like is None else like.dtype
+    device = next((value.device for _, value in holders if isinstance(value, Tensor)), "cpu")
+    arrays: list[Array] = []
+    for key, value in given:
+        if isinstance(value, Tensor) and value.device != device:
+            raise DeviceError(
+                f"{name}: {key} is on {value.device!r}, but the inputs before it are on {device!r}; "
+                "move one with .to(device=...)"
+            )
+        array = value.data if isinstance(value, Tensor) else backend.asarray(value, device)
+        if array.dtype.kind not in "fiub":
+            raise DTypeError(
+                f"{name}: {key} is a {type(value).__name__}; give a tensor, an array or a number"
+            )
+        if array.dtype != dtype:
+            held = isinstance(value, (Tensor, Array))
+            if dtype.kind != "f" and not (dtype.kind in "iu" and array.dtype.kind in "iub" and not held):
+                raise DTypeError(
+                    f"{name}: {key} is {array.dtype} but {lead} is {dtype}; {_cure(like, array.dtype)}"
+                )
+            if array.dtype.kind == "f" and held:
+                raise DTypeError(
+                    f"{name}: {key} is {array.dtype} but {lead} is {dtype}; nothing is widened silently, "
+                    f"{_cure(value, dtype)}"
+                )
+            array = array.astype(dtype)
+        arrays.append(array)
+    return arrays
+
+
+def _cure(value: Any, dtype: np.dtype) -> str:
+    method = ".to(dtype=" if isinstance(value, Tensor) else ".astype("
+    return f"use {method}'{dtype}')"
+
+
+def _record(name: str, values: list[Any], y: Array, vjps: tuple[Vjp | None, ...]) -> Tensor:
+    """The op's result as a Tensor, with a Node behind it if somebody may ask for a gradient."""
+    result = Tensor(y)
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    owner = owner_of(y)
+    for t in tensors:
+        if owner_of(t.data) is owner:
+            result._version = t._version  # y is a view of an input
+            break
+    if not is_recording() or not any(t.requires_grad for t in tensors):
+        return result
+    inputs: list[Node | Tensor | None] = []
+    kept: list[Vjp | None] = []
+    for value, vjp in zip(values, vjps, strict=True):
+        wanted = isinstance(value, Tensor) and value.requires_grad and vjp is not None
+        inputs.append((value._node or value) if wanted else None)
+        kept.append(vjp if wanted else None)
+    if not any(kept):
+        return result
+    check_differentiable(y.dtype, name)
+    versions = {id(owner_of(t.data)): t._version for t in (*tensors, result)}
+    captured = {id(v): v for a in _captured(kept) if (v := versions.get(id(owner_of(a)))) is not None}
+    result._node = Node(name, tuple(inputs), tuple(kept), [(v, v.count) for v in captured.values()])
+    result.requires_grad = True
+    return result
+
+
+def _captured(functions: Any) -> Iterator[Array]:
+    """Every array that `functions` hold: in closures, defaults, and lists or tuples in them, however deep."""
+    todo, seen = [f for f in functions if f is not None], set()
+    while todo:
+        held = todo.pop()
+        if isinstance(held, Array):
+            yield held
+        elif id(held) not in seen:
+            seen.add(id(held))
+            if isinstance(held, (tuple, list)):
+                todo += held
+            elif hasattr(held, "__closure__"):
+                todo += getattr(held, "__defaults__", None) or ()
+                for cell in held.__closure__ or ():
+                    with contextlib.suppress(ValueError):  # an empty cell: a variable that was never set
+                        todo.append(cell.cell_contents)
