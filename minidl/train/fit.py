@@ -163,6 +163,7 @@ def _loop(run: Run) -> History:
             f"now{last}"
         )
     run.history.peak_bytes = memory.peak_bytes()
+    run.say(f"peak memory of the arrays: {run.history.peak_bytes / 1e6:.0f} MB")
     if run.ema is not None and not run.history.interrupted:
         run.ema.copy_to_params()
     for callback in run.callbacks:

@@ -252,10 +252,11 @@ def test_the_table_is_printed_once_and_every_epoch_has_a_line(tiny, data: Datase
     assert "/54 " in err  # images, without those held out
 
 
-def test_peak_memory_is_reported(tiny):
+def test_peak_memory_is_reported(tiny, capsys):
     large = synthetic(200, 20, shape=(8, 8, 3), num_classes=3)
-    history = tiny.fit(large, epochs=1, batch_size=180, verbose=False)
+    history = tiny.fit(large, epochs=1, batch_size=180)
     assert history.peak_bytes > 180 * 8 * 8 * 6 * 4  # the first layer's output, at least
+    assert f"peak memory of the arrays: {history.peak_bytes / 1e6:.0f} MB" in capsys.readouterr().out
 
 
 # What does not fit, each with its text.
