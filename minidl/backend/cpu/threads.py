@@ -4,12 +4,6 @@ One number rules numba and BLAS alike. Below `PARALLEL_SIZE` elements starting t
 saves.
 """
 
-import os
-
-# OpenMP's threads sleep between kernels: spinning ones take the cores from BLAS and from other programs. Read
-# once, when numba starts them.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 import numba
 
 from minidl.backend.cpu import blas
