@@ -8,7 +8,7 @@ import pytest
 from minidl import ops
 from minidl.autograd import Tensor
 from minidl.testing import agree, reference
-from minidl.testing.agree import gamma
+from minidl.testing.bounds import gamma
 from minidl.testing.strategies import ArrayCase, BatchNormCase, Conv2dCase, LinearCase
 
 
