@@ -25,6 +25,8 @@ from minidl.autograd import Node, Tensor, Vjp, check_differentiable, ieee, is_re
 from minidl.backend import Array
 from minidl.errors import DeviceError, DTypeError
 
+_kinds = "fiub"  # of the dtypes that ops compute on
+
 
 def op(fn: Callable[..., tuple[Array, tuple[Vjp | None, ...]]]) -> Callable[..., Tensor]:
     """Make an op of `fn(arrays..., options...) -> (y, vjps)`, callable with Tensors, arrays and numbers.
@@ -85,12 +87,24 @@ def shared(compute: Callable[[Array], Any]) -> Callable[[Array], Any]:
     return once
 
 
+@contextlib.contextmanager
+def complex_numbers() -> Iterator[None]:
+    """Inside, ops take complex Tensors too, and arrays join them as complex: for gradcheck's complex step."""
+    global _kinds
+    _kinds = "fiubc"
+    try:
+        yield
+    finally:
+        _kinds = "fiub"
+
+
 def _as_arrays(name: str, given: list[tuple[str, Any]]) -> list[Array]:
     """The op's array inputs as arrays of one device and one dtype: that of the first float Tensor or
     array."""
     holders = [(key, value) for key, value in given if isinstance(value, (Tensor, Array))]
     floats = sorted(  # a Tensor's dtype counts before an array's
-        (h for h in holders if h[1].dtype.kind == "f"), key=lambda h: not isinstance(h[1], Tensor)
+        (h for h in holders if h[1].dtype.kind in "fc"),
+        key=lambda h: (h[1].dtype.kind != "c", not isinstance(h[1], Tensor)),
     )
     lead, like = next(iter(floats or holders), ("", None))
     dtype = np.dtype(np.float32) if like is None else like.dtype
@@ -103,17 +117,17 @@ def _as_arrays(name: str, given: list[tuple[str, Any]]) -> list[Array]:
                 "move one with .to(device=...)"
             )
         array = value.data if isinstance(value, Tensor) else backend.asarray(value, device)
-        if array.dtype.kind not in "fiub":
+        if array.dtype.kind not in _kinds:
             raise DTypeError(
                 f"{name}: {key} is a {type(value).__name__}; give a tensor, an array or a number"
             )
         if array.dtype != dtype:
             held = isinstance(value, (Tensor, Array))
-            if dtype.kind != "f" and not (dtype.kind in "iu" and array.dtype.kind in "iub" and not held):
+            if dtype.kind not in "fc" and not (dtype.kind in "iu" and array.dtype.kind in "iub" and not held):
                 raise DTypeError(
                     f"{name}: {key} is {array.dtype} but {lead} is {dtype}; {_cure(like, array.dtype)}"
                 )
-            if array.dtype.kind == "f" and held:
+            if array.dtype.kind == "f" and held and dtype.kind != "c":
                 raise DTypeError(
                     f"{name}: {key} is {array.dtype} but {lead} is {dtype}; nothing is widened silently, "
                     f"{_cure(value, dtype)}"

@@ -22,9 +22,12 @@ def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
 
 
 def check_float(op: str, *arrays: Array) -> None:
-    """DTypeError unless all arrays are float32 or float64."""
+    """DTypeError unless all arrays are float32 or float64.
+
+    Complex ones are here only while gradcheck takes a complex step.
+    """
     for array in arrays:
-        if array.dtype not in (np.float32, np.float64):
+        if array.dtype not in (np.float32, np.float64, np.complex128):
             raise DTypeError(
                 f"{op}: it computes in float32 or float64, not {array.dtype}; use .to(dtype='float32')"
             )

@@ -6,6 +6,7 @@ nothing in the engine imports this package, `minidl.testing` loads it when first
 
 from minidl.testing import reference, strategies
 from minidl.testing.agree import agree
+from minidl.testing.convergence import Convergence, convergence
 from minidl.testing.gradcheck import GradcheckSettings, gradcheck
 
-__all__ = ["GradcheckSettings", "agree", "gradcheck", "reference", "strategies"]
+__all__ = ["Convergence", "GradcheckSettings", "agree", "convergence", "gradcheck", "reference", "strategies"]

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minidl import autograd
+from minidl import autograd, nn, ops, streams
 from minidl.autograd import Tensor
 from minidl.backend import Array
-from minidl.errors import ShapeError
+from minidl.errors import DTypeError, ShapeError
 from minidl.recording import op
-from minidl.testing import GradcheckSettings, gradcheck
+from minidl.testing import GradcheckSettings, convergence, gradcheck
 from minidl.testing.strategies import VALUES
 
 X = VALUES["normal"](np.random.default_rng(0), (3, 4))
@@ -151,6 +151,129 @@ def test_a_kink_excuses_no_other_element() -> None:
     )
     with pytest.raises(AssertionError, match=r"d output\[2\] / d x\[2\]: analytic 1.01, numeric 1,"):
         gradcheck(relu, np.array([-1.0, 0.0, 2.0]), settings=GradcheckSettings(full=True))
+
+
+# --- the complex step ---------------------------------------------------------------------------------------
+
+COMPLEX = GradcheckSettings(method="complex")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_complex_step_finds_what_a_difference_cannot_see(full: bool) -> None:
+    """An error of one part in 10^8 is below any finite step's own error."""
+    settings = GradcheckSettings(method="complex", full=full)
+    right = of_one(np.exp, lambda x, g: g * np.exp(x))
+    nearly = of_one(np.exp, lambda x, g: g * np.exp(x) * (1 + 1e-8))
+    assert gradcheck(right, X, settings=settings)
+    assert gradcheck(nearly, X)
+    with pytest.raises(AssertionError, match="the gradient of x is wrong"):
+        gradcheck(nearly, X, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("fn", "inputs"),
+    [
+        (ops.add, (X, Y)),
+        (ops.sub, (X, Y)),
+        (ops.mul, (X, Y)),
+        (ops.div, (X, Y**2 + 1)),
+        (ops.pow, (X**2 + 1, Y)),
+        (ops.exp, (X,)),
+        (ops.log, (X**2 + 1,)),
+        (ops.sqrt, (X**2 + 1,)),
+        (ops.tanh, (X,)),
+        (ops.softmax, (X,)),
+        (ops.log_softmax, (X,)),
+        (ops.matmul, (X, Y.T)),
+        (ops.linear, (X, Y.T, X[:, 0])),
+        (ops.sum, (X,)),
+        (ops.mean, (X,)),
+        (lambda a, b: ops.concat([a * 2.0, ops.transpose(b)[:, 1:].reshape(3, 3) * a[:, :3]]), (X, Y.T)),
+    ],
+)
+def test_smooth_ops_pass_with_the_complex_step(fn: Callable[..., Tensor], inputs: tuple[Array, ...]) -> None:
+    assert gradcheck(fn, *inputs, settings=COMPLEX)
+
+
+def test_constant_tensors_and_numbers_join_a_complex_step() -> None:
+    assert gradcheck(lambda a, b: (1.0 - b) * a / Y, X, Tensor(Y), settings=COMPLEX)
+
+
+def test_an_op_that_computes_on_real_numbers_alone_is_named() -> None:
+    image, weight = np.ones((1, 3, 3, 1)), np.ones((2, 2, 1, 1))
+    with pytest.raises(TypeError, match=r"conv2d does not compute on complex .*use method='difference'"):
+        gradcheck(ops.conv2d, image, weight, settings=COMPLEX)
+    with pytest.raises(DTypeError):  # and outside a check complex numbers are refused as ever
+        ops.add(np.ones(3), np.ones(3, complex))
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(ValueError, match="method is 'magic'; it may be 'difference' or 'complex'"):
+        GradcheckSettings(method="magic")
+
+
+# --- the sweep ----------------------------------------------------------------------------------------------
+
+
+def test_the_error_of_a_right_gradient_falls_with_the_square_of_the_step() -> None:
+    (sweep,) = convergence(ops.tanh, X)
+    assert sweep.order == pytest.approx(2, abs=0.05)
+    assert str(sweep).startswith("x: order 2.0")
+    assert gradcheck(ops.tanh, X, settings=GradcheckSettings(sweep=True))
+
+
+def test_the_error_of_a_wrong_gradient_stays() -> None:
+    wrong = of_one(np.tanh, lambda x, g: 1.01 * g * (1 - np.tanh(x) ** 2))
+    (sweep,) = convergence(wrong, X)
+    assert sweep.order == pytest.approx(0, abs=0.05)
+    with pytest.raises(AssertionError, match=r"falls with its power \S+ \(2: right"):
+        gradcheck(wrong, X)
+
+
+def test_the_sweep_sees_what_one_step_calls_close_enough() -> None:
+    nearly = of_one(np.tanh, lambda x, g: (1 + 1e-7) * g * (1 - np.tanh(x) ** 2))
+    assert gradcheck(nearly, X)
+    with pytest.raises(AssertionError, match="does not fall with the square of the step"):
+        gradcheck(nearly, X, settings=GradcheckSettings(sweep=True))
+
+
+def test_a_linear_function_has_no_error_to_fall() -> None:
+    assert all(each.order == np.inf for each in convergence(product(), X, Y))
+
+
+# --- modules and random streams -----------------------------------------------------------------------------
+
+
+def test_the_parameters_of_a_module_are_checked_too() -> None:
+    image = VALUES["normal"](np.random.default_rng(2), (2, 4, 4, 3))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2)
+    )
+    before = net.state_dict()
+    assert gradcheck(net, image)
+    for name, value in net.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+        assert value.dtype == np.float32
+
+
+def test_a_wrong_gradient_of_a_parameter_is_named_by_its_path() -> None:
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            self.scale = nn.Parameter(np.ones(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return product(grad_b=lambda a, b, g: (g * a).sum(0) * 1.01)(x, self.scale)
+
+    with pytest.raises(AssertionError, match=r"the gradient of 1\.scale is wrong"):
+        gradcheck(nn.Sequential(nn.Identity(), Scale()), X)
+
+
+def test_dropout_keeps_its_mask_during_a_check_and_goes_on_afterwards() -> None:
+    expected = [ops.dropout(X, 0.5, training=True).data for _ in range(2)]
+    streams.manual_seed(0)
+    first = ops.dropout(X, 0.5, training=True).data
+    assert gradcheck(ops.dropout, X, 0.5, training=True)
+    np.testing.assert_array_equal([first, ops.dropout(X, 0.5, training=True).data], expected)
 
 
 # --- refusals -----------------------------------------------------------------------------------------------
