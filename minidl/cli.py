@@ -411,7 +411,8 @@ def _fitted_images(images: np.ndarray, model: Any, where: str, fit_images: bool)
     h, w, c = images.shape[1:]
     size, channels = tuple(model.input_shape[:2]), model.input_shape[2]
     preprocess = model.preprocess or {}
-    if c == channels and ((h, w) == size or "resize" in preprocess):
+    any_size = model.smallest is not None and min(h, w) >= model.smallest
+    if c == channels and (any_size or (h, w) == size or "resize" in preprocess):
         return images
     if not fit_images:
         raise ShapeError(

@@ -26,14 +26,19 @@ class Model(nn.Module):
     it with `fit`.
 
     input_shape   (H, W, C) of the images it takes; None accepts any
+    smallest      if set, images of any size with at least so many rows and columns are taken too
     num_classes   K; None if unknown
     preprocess    what is done to uint8 images first: {"mean": [...], "std": [...], "resize": [H, W]}, all
                   optional; they are divided by 255 in any case. Float images pass unchanged.
+    aux_weight    weight of the auxiliary losses for a `forward` that returns (logits, (auxiliary logits, ...))
+                  in training mode: `fit` minimises loss + aux_weight * their sum, and reports the loss alone
     A model remembers the arguments it was built with, so that `reset` and `load` can build it again.
     """
 
     input_shape: tuple[int, int, int] | None = None
+    smallest: int | None = None
     num_classes: int | None = None
+    aux_weight: float = 0.3  # of GoogLeNet: Szegedy et al. 2014, arXiv:1409.4842, section 5
     preprocess: dict[str, Any] | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:

@@ -21,7 +21,14 @@ from minidl.nn import Module, mode
 from minidl.train import checkpoint as checkpoints
 from minidl.train.callbacks import Callback
 from minidl.train.evaluate import as_input, preprocessing, run_over
-from minidl.train.inputs import as_data, check_fit, check_labels, hold_out, kind_of
+from minidl.train.inputs import (
+    as_data,
+    check_fit,
+    check_labels,
+    hold_out,
+    kind_of,
+    preprocessed_shape,
+)
 from minidl.train.metrics import Metrics
 from minidl.train.recipe import Recipe, default_for
 
@@ -51,6 +58,7 @@ class Run:
     model: Module
     train: Loader
     images: int  # in an epoch
+    image_shape: tuple[int, ...]  # (H, W, C), as the model sees them
     validation: Loader | None
     recipe: Recipe
     optimizer: optim.Optimizer
@@ -123,6 +131,7 @@ def fit(
         model=model,
         train=loader,
         images=len(train),
+        image_shape=preprocessed_shape(model, kind_of(train, "fit")),
         validation=None if held_out is None else Loader(held_out, batch_size=256, preprocess=prepare),
         recipe=chosen,
         optimizer=optimizer,
@@ -195,12 +204,21 @@ def _epoch(run: Run) -> dict[str, float]:
 
 
 def _step(run: Run, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """One batch forward, backward, and the parameters' update.  -> (loss, logits)"""
-    logits = run.model(as_input(run.model, x))
-    loss = ops.cross_entropy(logits, y, label_smoothing=run.recipe.label_smoothing)
-    value = loss.item()
-    if not np.isfinite(value):
-        raise FloatingPointError(_not_finite(run, x, value))
+    """One batch forward, backward, and the parameters' update.  -> (loss, logits), the classifier's own
+
+    What is minimised adds `aux_weight` times the loss of every auxiliary classifier.
+    """
+    output = run.model(as_input(run.model, x))
+    logits, *auxiliary = (output[0], *output[1]) if isinstance(output, tuple) else (output,)
+    losses = [
+        ops.cross_entropy(each, y, label_smoothing=run.recipe.label_smoothing)
+        for each in (logits, *auxiliary)
+    ]
+    value = losses[0].item()
+    aux_weight = getattr(run.model, "aux_weight", 0.0)
+    loss = sum((each * aux_weight for each in losses[1:]), start=losses[0])
+    if not np.isfinite(loss.item()):
+        raise FloatingPointError(_not_finite(run, x, loss.item()))
     run.optimizer.zero_grad()
     loss.backward()
     if run.recipe.clip_norm is not None:
@@ -418,5 +436,5 @@ def _show_table(run: Run) -> None:
     model = run.model
     shown = "_table_shown" in vars(model) or not run.verbose
     if not shown and hasattr(model, "summary") and getattr(model, "input_shape", None):
-        run.say(model.summary())
+        run.say(model.summary(run.image_shape))
         vars(model)["_table_shown"] = True

@@ -99,10 +99,17 @@ def check_labels(model: Module, split: Any, where: str) -> None:
         )
 
 
-def _check_shape(model: Module, kind: Kind, expected: tuple[int, ...], where: str) -> None:
+def preprocessed_shape(model: Module, kind: Kind) -> tuple[int, ...]:
+    """The (H, W, C) that reach the model."""
     resize = (getattr(model, "preprocess", None) or {}).get("resize")
-    seen = (*resize, kind.shape[2]) if resize and kind.is_uint8 else tuple(kind.shape)
-    if seen == expected:
+    return (*resize, kind.shape[2]) if resize and kind.is_uint8 else tuple(kind.shape)
+
+
+def _check_shape(model: Module, kind: Kind, expected: tuple[int, ...], where: str) -> None:
+    seen = preprocessed_shape(model, kind)
+    smallest = getattr(model, "smallest", None)
+    any_size = smallest is not None and len(seen) == 3 and min(seen[:2]) >= smallest
+    if seen == expected or (any_size and seen[2] == expected[2]):
         return
     c, h, w = kind.shape
     if (h, w, c) == expected:
@@ -111,7 +118,8 @@ def _check_shape(model: Module, kind: Kind, expected: tuple[int, ...], where: st
             "channels-last, use images.transpose(0, 2, 3, 1)"
         )
     raise DataError(
-        f"{where}: the images are (H, W, C) = {tuple(kind.shape)}, but the model takes {expected}. Resize "
+        f"{where}: the images are (H, W, C) = {tuple(kind.shape)}, but the model takes {expected}"
+        f"{'' if smallest is None else f' or any size from {smallest}x{smallest} on'}. Resize "
         f"them with minidl.data.transforms.fit_images(images, {expected}), on the command line with "
         "--fit-images; or build the model for these images"
     )

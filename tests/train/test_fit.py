@@ -425,3 +425,62 @@ def test_too_few_images_to_hold_any_out(tiny, data: Dataset):
 def test_data_of_no_known_kind(tiny):
     with pytest.raises(DataError, match="data is a int; give a Dataset, its name"):
         tiny.fit(3)
+
+
+class WithHead(md.Model):
+    """Two linear classifiers on the same image; the second is auxiliary."""
+
+    def __init__(self) -> None:
+        self.input_shape, self.num_classes, self.smallest = (8, 8, 3), 3, 2
+        self.gap, self.out, self.head = md.nn.GlobalAvgPool(), md.nn.Linear(3, 3), md.nn.Linear(3, 3)
+
+    def forward(self, x: Tensor):
+        x = self.gap(x)
+        return (self.out(x), (self.head(x),)) if self.training else self.out(x)
+
+
+def test_auxiliary_losses_are_minimised_with_their_weight(data: Dataset):
+    """One step of SGD moves the head by aux_weight times what the same classifier would move by itself."""
+    steps = {}
+    for weight in (0.0, 0.5, 1.0):
+        model = WithHead()
+        model.aux_weight = weight
+        state = {name: np.full_like(value, 0.1) for name, value in model.state_dict().items()}
+        model.load_state_dict(state)
+        model.fit(
+            (data.train.images, data.train.labels),
+            epochs=1,
+            batch_size=60,
+            validation=None,
+            optimizer=lambda params: optim.SGD(params, 0.1),
+            seed=0,
+            verbose=False,
+        )
+        steps[weight] = {name: value - state[name] for name, value in model.state_dict().items()}
+    np.testing.assert_array_equal(steps[0.0]["head.weight"], 0)
+    np.testing.assert_allclose(steps[0.5]["head.weight"], 0.5 * steps[1.0]["head.weight"], rtol=1e-4)
+    np.testing.assert_allclose(steps[1.0]["head.weight"], steps[1.0]["out.weight"], rtol=1e-4)
+    np.testing.assert_array_equal(steps[0.0]["out.weight"], steps[1.0]["out.weight"])
+
+
+def test_the_loss_reported_is_the_classifiers_own(data: Dataset):
+    losses = []
+    for weight in (0.0, 100.0):
+        md.manual_seed(0)
+        model = WithHead()
+        model.aux_weight = weight
+        history = model.fit(
+            data, epochs=1, batch_size=54, optimizer=lambda p: optim.SGD(p, 0.0), verbose=False
+        )
+        losses.append(history.history["loss"])
+    assert losses[0] == losses[1]
+
+
+def test_a_model_of_any_size_takes_images_from_its_smallest_on(capsys):
+    model = WithHead()
+    model.fit(synthetic(20, 5, shape=(5, 9, 3), num_classes=3), epochs=1, batch_size=10)
+    assert "input 5x9x3" in capsys.readouterr().out
+    with pytest.raises(DataError, match=r"takes \(8, 8, 3\) or any size from 2x2 on"):
+        model.fit(synthetic(20, 5, shape=(1, 9, 3), num_classes=3), **QUICK)
+    with pytest.raises(DataError, match=r"are \(H, W, C\) = \(8, 8, 1\), but the model takes"):
+        model.fit(synthetic(20, 5, shape=(8, 8, 1), num_classes=3), **QUICK)
