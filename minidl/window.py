@@ -2,7 +2,7 @@
 
 Convolutions and pools of every backend take a `Window`. It is computed and checked once, at the door, so that
 kernels can trust it. Floor division drops what a last incomplete step would need; `ceil_mode` keeps that
-step, as a window that hangs over the edge.
+step, as a window that hangs over the edge (PyTorch's rule).
 """
 
 import operator
@@ -79,8 +79,9 @@ def window(
     """The checked geometry of `op` on an image of (H, W) = `size`.
 
     `padding` is 0, p, (rows, columns), ((top, bottom), (left, right)), "valid" (none) or "same" (TensorFlow's
-    rule: the output is ceil(size / stride), the odd row or column of padding comes last).  ShapeError when
-    the window does not fit even once.
+    rule: the output is ceil(size / stride), the odd row or column of padding comes last). In `ceil_mode` a
+    window larger than the image still gives one output, if it hangs over by less than a stride.  ShapeError
+    when the window does not fit even once.
     """
     kernel, steps = pair(kernel_size, op, "kernel_size"), pair(stride, op, "stride")
     spread = pair(dilation, op, "dilation")
@@ -89,17 +90,16 @@ def window(
     for axis, letter in enumerate("HW"):
         span = (kernel[axis] - 1) * spread[axis] + 1
         room = size[axis] + sum(sides[axis]) - span
-        if room < 0:
+        if room < 0 and not (ceil_mode and room > -steps[axis]):
             raise ShapeError(
                 f"{op}: a window of {span} (kernel_size {kernel}, dilation {spread}) does not fit into "
                 f"{letter} = {size[axis]} with padding {sides[axis]}; the image (H, W) is {size}. Use larger "
                 "images or more padding"
             )
-        steps_taken = room // steps[axis]
-        if ceil_mode and room % steps[axis] and (steps_taken + 1) * steps[axis] < size[axis] + sides[axis][0]:
-            steps_taken += (
-                1  # the last window hangs over the edge, but starts inside the image or its left padding
-            )
+        steps_taken, left_over = divmod(room, steps[axis])
+        if ceil_mode and left_over and (steps_taken + 1) * steps[axis] < size[axis] + sides[axis][0]:
+            # the last window hangs over the edge, but starts inside the image or its left padding
+            steps_taken += 1
         output.append(steps_taken + 1)
     return Window(size, kernel, steps, sides, spread, (output[0], output[1]))
 

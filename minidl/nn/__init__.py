@@ -12,6 +12,7 @@ from minidl.nn.layers import (
     GlobalAvgPool,
     Identity,
     Linear,
+    LocalResponseNorm,
     MaxPool2d,
     ReLU,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "HookHandle",
     "Identity",
     "Linear",
+    "LocalResponseNorm",
     "MaxPool2d",
     "Module",
     "ModuleList",

@@ -9,6 +9,7 @@ from minidl.autograd import Tensor
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
 from minidl.ops.conv import check_activation
+from minidl.ops.norm import check_response
 from minidl.window import Padding, Pair, pair
 
 
@@ -38,8 +39,8 @@ class Conv2d(Module):
         bias: bool = True,
         activation: str | None = None,
     ) -> None:
-        check_sizes("Conv2d", in_channels=in_channels, out_channels=out_channels)
-        if groups < 1 or in_channels % groups or out_channels % groups:
+        check_sizes("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
+        if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"Conv2d: groups is {groups}, it must divide in_channels {in_channels} and out_channels "
                 f"{out_channels}"
@@ -133,6 +134,30 @@ class BatchNorm2d(Module):
     def options(self) -> str:
         shown = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
         return shown + (f", activation={self.activation!r}" if self.activation else "")
+
+
+class LocalResponseNorm(Module):
+    """Division by a power of the energy in `size` neighbouring channels.  (N, H, W, C) -> (N, H, W, C)
+
+    alpha is divided by size, or not (the paper's convention) without `divide_alpha`; see
+    `ops.local_response_norm`. ValueError unless size is odd.
+    """
+
+    def __init__(
+        self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, divide_alpha: bool = True
+    ) -> None:
+        check_response("LocalResponseNorm", size, alpha, k)
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+        self.divide_alpha = divide_alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.local_response_norm(
+            x, self.size, alpha=self.alpha, beta=self.beta, k=self.k, divide_alpha=self.divide_alpha
+        )
+
+    def options(self) -> str:
+        shown = f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+        return shown + ("" if self.divide_alpha else ", divide_alpha=False")
 
 
 class MaxPool2d(Module):

@@ -22,7 +22,7 @@ from minidl.ops.conv import conv2d
 from minidl.ops.dropout import dropout
 from minidl.ops.linear import linear, matmul
 from minidl.ops.loss import cross_entropy
-from minidl.ops.norm import batch_norm
+from minidl.ops.norm import batch_norm, local_response_norm
 from minidl.ops.pool import adaptive_avg_pool2d, avg_pool2d, global_avg_pool, max_pool2d
 from minidl.ops.reduce import max, mean, sum
 from minidl.ops.shape import concat, flatten, getitem, pad, reshape, transpose
@@ -45,6 +45,7 @@ __all__ = [
     "getitem",
     "global_avg_pool",
     "linear",
+    "local_response_norm",
     "log",
     "log_softmax",
     "matmul",

@@ -56,6 +56,14 @@ def axes_of(op: str, ndim: int, axis: Any) -> tuple[int, ...]:
     return tuple(axes)
 
 
+def one_axis(op: str, ndim: int, axis: Any) -> int:
+    """`axis` counted from 0.  ShapeError unless it is one axis of the array."""
+    axes = axes_of(op, ndim, axis)
+    if len(axes) != 1 or axis is None:
+        raise ShapeError(f"{op}: axis is {axis}; give one axis of the {ndim}")
+    return axes[0]
+
+
 def check_image(op: str, x: Array, channels: int | None = None, source: str = "") -> None:
     """ShapeError unless x is a non-empty batch of images (N, H, W, C).
 

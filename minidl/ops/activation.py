@@ -5,7 +5,8 @@ from typing import Any
 
 from minidl import backend
 from minidl.backend import Array
-from minidl.ops._shapes import axes_of, check_float
+from minidl.errors import ShapeError
+from minidl.ops._shapes import check_float, one_axis
 from minidl.recording import op
 
 
@@ -50,9 +51,9 @@ def tanh(x: Array) -> Any:
 
 @op
 def softmax(x: Array, *, axis: int = -1) -> Any:
-    """e^x / sum(e^x) along an axis.  grad_x = y (g - sum(g y))."""
+    """e^x / sum(e^x) along an axis.  grad_x = y (g - sum(g y)).  ShapeError over nothing."""
     check_float("softmax", x)
-    (axis,) = axes_of("softmax", x.ndim, axis)
+    axis = _checked_axis("softmax", x, axis)
     xp = backend.of(x)
     y = xp.softmax(x, axis)
 
@@ -64,9 +65,9 @@ def softmax(x: Array, *, axis: int = -1) -> Any:
 
 @op
 def log_softmax(x: Array, *, axis: int = -1) -> Any:
-    """log(softmax(x)) along an axis.  grad_x = g - e^y sum(g)."""
+    """log(softmax(x)) along an axis.  grad_x = g - e^y sum(g).  ShapeError over nothing."""
     check_float("log_softmax", x)
-    (axis,) = axes_of("log_softmax", x.ndim, axis)
+    axis = _checked_axis("log_softmax", x, axis)
     xp = backend.of(x)
     y = xp.log_softmax(x, axis)
 
@@ -74,3 +75,11 @@ def log_softmax(x: Array, *, axis: int = -1) -> Any:
         return xp.sub(g, xp.mul(xp.exp(y), xp.sum(g, axis=axis, keepdims=True)))
 
     return y, (grad_x,)
+
+
+def _checked_axis(op_name: str, x: Array, axis: int) -> int:
+    """The axis counted from 0.  ShapeError where it has no elements, whose largest would be asked for."""
+    axis = one_axis(op_name, x.ndim, axis)
+    if x.shape[axis] == 0:
+        raise ShapeError(f"{op_name}: x of shape {x.shape} has no elements along axis {axis}")
+    return axis

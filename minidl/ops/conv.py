@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from minidl import backend
 from minidl.backend import Array
 from minidl.errors import ShapeError
@@ -62,6 +64,10 @@ def check_activation(op_name: str, activation: str | None) -> None:
 def _check(x: Array, weight: Array, bias: Array | None, groups: int) -> None:
     if weight.ndim != 4:
         raise ShapeError(f"conv2d: weight has shape {weight.shape}, it must be (KH, KW, C/groups, F)")
+    if 0 in weight.shape[2:]:
+        raise ShapeError(f"conv2d: weight has shape {weight.shape}: no channels or no filters")
+    if isinstance(groups, bool) or not isinstance(groups, (int, np.integer)):
+        raise ValueError(f"conv2d: groups is {groups!r}, it must be an integer of at least 1")
     filters = weight.shape[3]
     if groups < 1 or filters % groups:
         raise ShapeError(

@@ -1,5 +1,6 @@
 """Losses: softmax cross-entropy."""
 
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,9 @@ def cross_entropy(
 
     With smoothing s and class weights w the target is q_k = w_k ((1 - s) [k = label] + s / K) and the loss
     -sum_k q_k log p_k. "mean" divides by the sum of the labels' weights, as PyTorch does; rows whose label is
-    `ignore_index` count for nothing. grad_logits = p * sum_k q_k - q.  Szegedy et al. 2016, arXiv:1512.00567,
-    section 7 (smoothing). ShapeError, DTypeError or DataError for labels that do not fit; ValueError for a
+    `ignore_index` count for nothing and receive gradient 0. Where no row is left, or none with a weight, the
+    mean is nan. grad_logits = p * sum_k q_k - q.  Szegedy et al. 2016, arXiv:1512.00567, section 7
+    (smoothing). ShapeError, DTypeError or DataError for labels or weights that do not fit; ValueError for a
     bad option.
     """
     check_float("cross_entropy", logits)
@@ -40,26 +42,32 @@ def cross_entropy(
         )
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing is {label_smoothing}, it must lie in 0 .. 1")
-    xp, k = backend.of(logits), logits.shape[1]
-    weight = np.ones(k, logits.dtype) if class_weight is None else np.asarray(class_weight, logits.dtype)
-    if weight.shape != (k,):
-        raise ShapeError(
-            f"cross_entropy: class_weight has shape {weight.shape}, it must be ({k},) for logits "
-            f"{logits.shape}"
-        )
+    xp, weight = backend.of(logits), _class_weight(logits, class_weight)
     losses, slope, weights = xp.cross_entropy(logits, np.asarray(labels), counted, weight, label_smoothing)
     if reduction == "none":
         return losses, (lambda g: xp.mul(slope, xp.reshape(g, (-1, 1))),)
-    total = float(weights.sum()) if reduction == "mean" else 1.0
-    if total == 0:
-        raise DataError(
-            f"cross_entropy: all {len(losses)} labels are ignored or have weight 0, there is no mean to take"
-        )
+    total = (float(weights.sum()) or nan) if reduction == "mean" else 1.0
+    kept = backend.asarray(counted.reshape(-1, 1), backend.device_of(logits)) if isnan(total) else None
 
     def grad_logits(g: Array) -> Array:
-        return xp.mul(slope, xp.div(g, total))
+        grad = xp.mul(slope, xp.div(g, total))
+        return grad if kept is None else xp.where(kept, grad, 0.0)  # no row, no nan
 
     return xp.div(xp.sum(losses), total), (grad_logits,)
+
+
+def _class_weight(logits: Array, class_weight: Any) -> np.ndarray:
+    """The weight of each class, in the dtype of the logits; ones by default."""
+    k = logits.shape[1]
+    given = np.ones(k) if class_weight is None else np.asarray(class_weight)
+    if given.dtype.kind not in "fiu":
+        raise DTypeError(f"cross_entropy: class_weight is {given.dtype}, it must hold numbers, one per class")
+    if given.shape != (k,):
+        raise ShapeError(
+            f"cross_entropy: class_weight has shape {given.shape}, it must be ({k},) for logits "
+            f"{logits.shape}"
+        )
+    return given.astype(logits.dtype)
 
 
 def check_labels(op_name: str, logits: Array, labels: Any, ignore_index: int | None = None) -> np.ndarray:
@@ -74,6 +82,8 @@ def check_labels(op_name: str, logits: Array, labels: Any, ignore_index: int | N
         raise ShapeError(
             f"{op_name}: logits have shape {logits.shape}: a batch of size 0 has no loss; drop empty batches"
         )
+    if k == 0:
+        raise ShapeError(f"{op_name}: logits have shape {logits.shape}: there are no classes")
     numbers = np.asarray(labels)
     if numbers.dtype.kind not in "iu":
         raise DTypeError(

@@ -1,11 +1,14 @@
-"""Batch normalisation, with the addition and the ReLU that usually follow it fused in."""
+"""Normalisation: over the batch, with the addition and the ReLU that usually follow it fused in, and over
+neighbouring channels."""
 
 from typing import Any
+
+import numpy as np
 
 from minidl import backend
 from minidl.autograd import Tensor
 from minidl.backend import Array
-from minidl.errors import ShapeError
+from minidl.errors import DTypeError, ShapeError
 from minidl.ops._shapes import check_image
 from minidl.ops.conv import check_activation
 from minidl.recording import op, shared
@@ -32,10 +35,12 @@ def batch_norm(
     + momentum * batch in place, with var divided by M - 1 there, as in PyTorch. Otherwise the running
     statistics are used, and they are constants to the gradient. Ioffe and Szegedy 2015, arXiv:1502.03167,
     Algorithms 1 and 2. ShapeError unless gamma, beta and the statistics are (C,) and residual has x's shape;
-    in training with one value per channel.
+    in training with one value per channel. DTypeError for statistics that are no array of floats.
     """
     running_mean, running_var = (r.data if isinstance(r, Tensor) else r for r in (running_mean, running_var))
     _check(x, gamma, beta, running_mean, running_var, residual)
+    if not eps >= 0:
+        raise ValueError(f"batch_norm: eps is {eps}, it must be at least 0")
     check_activation("batch_norm", activation)
     xp, relu = backend.of(x), activation == "relu"
     if training:
@@ -91,6 +96,12 @@ def _check(
 ) -> None:
     check_image("batch_norm", x, gamma.size, f"gamma has {gamma.size} (shape {gamma.shape})")
     c = x.shape[3]
+    for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
+        if not isinstance(statistic, Array) or statistic.dtype.kind != "f":
+            kind = statistic.dtype if isinstance(statistic, Array) else f"a {type(statistic).__name__}"
+            raise DTypeError(
+                f"batch_norm: {name} is {kind}; give an array or a Tensor of floats, training writes into it"
+            )
     for name, value in (
         ("gamma", gamma),
         ("beta", beta),
@@ -103,3 +114,50 @@ def _check(
             )
     if residual is not None and residual.shape != x.shape:
         raise ShapeError(f"batch_norm: residual has shape {residual.shape}, it must equal x's {x.shape}")
+
+
+@op
+def local_response_norm(
+    x: Array,
+    size: int,
+    *,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    divide_alpha: bool = True,
+) -> Any:
+    """Divide by a power of the energy in neighbouring channels.  (N, H, W, C) -> (N, H, W, C)
+
+    y_c = x_c / s_c^beta with s_c = k + a * (sum of x_j^2 over the `size` channels j around c); channels that
+    do not exist count as 0. a is alpha / size (Caffe, PyTorch, ONNX), or alpha itself without `divide_alpha`
+    (the paper; TensorFlow, whose size is 2 depth_radius + 1). grad_x_c = g_c / s_c^beta - 2 a beta x_c (sum
+    over the same j of g_j x_j / s_j^(beta + 1)). Krizhevsky, Sutskever and Hinton 2012, "ImageNet
+    classification with deep convolutional neural networks", section 3.3. ValueError for a size that is not
+    odd, or a negative alpha or k.
+    """
+    check_image("local_response_norm", x)
+    check_response("local_response_norm", size, alpha, k)
+    xp, a = backend.of(x), alpha / size if divide_alpha else alpha
+
+    def grad_x(g: Array) -> Array:
+        return xp.local_response_norm_grad(g, x, size, a, beta, k)
+
+    return xp.local_response_norm(x, size, a, beta, k), (grad_x,)
+
+
+def check_response(op_name: str, size: int, alpha: float, k: float) -> None:
+    """ValueError for a window without a middle, or where a negative number could be raised to a power."""
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+        raise ValueError(f"{op_name}: size is {size!r}, it must be an odd number of channels, at least 1")
+    if size % 2 == 0:
+        half = size // 2
+        raise ValueError(
+            f"{op_name}: size is {size}, it must be odd: of the neighbours c-{half} .. c+{half} of channel c "
+            f"an even window lacks one, and frameworks differ in which (PyTorch c+{half}, ONNX c-{half}). "
+            f"Give {size + 1} for all of them, or {size - 1}"
+        )
+    if not alpha >= 0 or not k >= 0:
+        raise ValueError(
+            f"{op_name}: alpha is {alpha} and k is {k}; both must be at least 0, for k + alpha * energy is "
+            "raised to a power"
+        )

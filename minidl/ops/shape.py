@@ -11,7 +11,7 @@ from minidl import backend
 from minidl.autograd import Tensor
 from minidl.backend import Array
 from minidl.errors import ShapeError
-from minidl.ops._shapes import axes_of
+from minidl.ops._shapes import axes_of, one_axis
 from minidl.recording import op
 
 
@@ -73,7 +73,7 @@ def concat(tensors: Sequence[Any], axis: int = -1) -> Tensor:
 @op
 def _concat(*arrays: Array, axis: int) -> Any:
     first = arrays[0]
-    (axis,) = axes_of("concat", first.ndim, axis)
+    axis = one_axis("concat", first.ndim, axis)
     for i, a in enumerate(arrays):
         if a.ndim != first.ndim or any(
             m != n for d, (m, n) in enumerate(zip(a.shape, first.shape)) if d != axis
@@ -110,15 +110,28 @@ def pad(x: Array, widths: Any, *, value: float = 0.0) -> Any:
 
 @op
 def getitem(x: Array, index: Any) -> Any:
-    """x[index], with NumPy's rules: slices and integers give a view, index arrays a copy.
+    """x[index], with NumPy's rules: slices and integers give a view, index arrays and masks a copy.
 
-    IndexError outside x.
+    An index array is anything of integers or booleans: an array, a Tensor, a list, a range. An element taken
+    several times receives all of its gradients.  IndexError outside x, or for any other index.
     """
-    parts = index if isinstance(index, tuple) else (index,)
-    fixed = tuple(np.array(part) if isinstance(part, (np.ndarray, list)) else part for part in parts)
     xp, shape = backend.of(x), x.shape
+    try:
+        fixed = tuple(map(_fixed, index if isinstance(index, tuple) else (index,)))
+        y = xp.getitem(x, fixed)
+    except (IndexError, ValueError) as error:  # ValueError: lists of uneven length
+        raise IndexError(f"getitem: x has shape {shape}: {error}") from None
 
     def grad_x(g: Array) -> Array:
         return xp.getitem_grad(g, fixed, shape)
 
-    return xp.getitem(x, fixed), (grad_x,)
+    return y, (grad_x,)
+
+
+def _fixed(part: Any) -> Any:
+    """One part of an index: an integer, slice, None or Ellipsis as it is, all else as an array of its own."""
+    if part is None or part is Ellipsis or isinstance(part, (slice, int, np.integer)):
+        return part
+    numbers = np.array(part.data if isinstance(part, Tensor) else part)
+    empty = isinstance(part, (list, tuple)) and not part  # which NumPy takes for floats
+    return numbers.astype(np.intp) if empty else numbers

@@ -20,6 +20,11 @@ X = md.tensor(np.random.default_rng(0).standard_normal((2, 7, 6, 4), dtype=np.fl
         ),
         (nn.AdaptiveAvgPool2d((2, 3)), lambda x: ops.adaptive_avg_pool2d(x, (2, 3))),
         (nn.GlobalAvgPool(), ops.global_avg_pool),
+        (nn.LocalResponseNorm(5), lambda x: ops.local_response_norm(x, 5, alpha=1e-4, beta=0.75, k=1.0)),
+        (
+            nn.LocalResponseNorm(3, 0.5, 0.6, 2.0, divide_alpha=False),
+            lambda x: ops.local_response_norm(x, 3, alpha=0.5, beta=0.6, k=2.0, divide_alpha=False),
+        ),
         (nn.ReLU(), ops.relu),
         (nn.Flatten(), ops.flatten),
         (nn.Identity(), lambda x: x),
@@ -85,7 +90,11 @@ def test_dropout_only_in_training():
     ("make", "text"),
     [
         (lambda: nn.Dropout(1.5), "p is 1.5, it must be a probability"),
+        (lambda: nn.LocalResponseNorm(4), "LocalResponseNorm: size is 4, it must be odd.*Give 5 .* or 3"),
+        (lambda: nn.LocalResponseNorm(0), "LocalResponseNorm: size is 0, it must be an odd number"),
+        (lambda: nn.LocalResponseNorm(5, k=-1.0), "LocalResponseNorm: alpha is 0.0001 and k is -1.0"),
         (lambda: nn.Conv2d(3, 4, 3, groups=2), "groups is 2, it must divide in_channels 3"),
+        (lambda: nn.Conv2d(3, 4, 3, groups=0), "groups is 0, it must be an integer of at least 1"),
         (lambda: nn.Conv2d(0, 4, 3), "in_channels is 0, it must be an integer of at least 1"),
         (lambda: nn.Linear(3, -1), "out_features is -1"),
         (lambda: nn.Conv2d(3, 4, 3, activation="gelu"), "activation is 'gelu'; it may be None or 'relu'"),
@@ -96,6 +105,26 @@ def test_dropout_only_in_training():
 def test_bad_arguments(make: object, text: str):
     with pytest.raises(ValueError, match=text):
         make()
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (nn.LocalResponseNorm(5, k=2.0), "LocalResponseNorm(5, alpha=0.0001, beta=0.75, k=2.0)"),
+        (
+            nn.LocalResponseNorm(5, divide_alpha=False),
+            "LocalResponseNorm(5, alpha=0.0001, beta=0.75, k=1.0, divide_alpha=False)",
+        ),
+    ],
+)
+def test_a_layer_shows_its_options(layer: nn.Module, text: str):
+    assert repr(layer) == text
+
+
+def test_a_depthwise_layer_has_one_channel_in_each_filter():
+    conv = nn.Conv2d(4, 8, 3, padding="same", stride=2, groups=4)
+    assert conv.weight.shape == (3, 3, 1, 8)
+    assert conv(X).shape == (2, 4, 3, 8)
 
 
 def test_sequential_refuses_what_is_no_module():

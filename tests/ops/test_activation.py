@@ -73,6 +73,32 @@ def test_softmax_of_large_values(scale: float) -> None:
         assert np.all(np.isfinite(op(x).data))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_softmax_gradients_of_large_values_by_hand(dtype: type) -> None:
+    """p is 1/2, 0, 1/2: grad_x = p (g - 5/2) for softmax, g - 7 p for log_softmax."""
+    for op, y_expected, grad_expected in (
+        (ops.softmax, [0.5, 0, 0.5], [-0.75, 0, 0.75]),
+        (ops.log_softmax, [-np.log(2), -2e4 - np.log(2), -np.log(2)], [-2.5, 2, 0.5]),
+    ):
+        x = tensor(np.array([1e4, -1e4, 1e4], dtype), requires_grad=True)
+        y = op(x)
+        y.backward(np.array([1, 2, 4], dtype))
+        assert x.grad is not None
+        rounding = 4 * np.finfo(dtype).eps  # of exp, log and a sum of three
+        np.testing.assert_allclose(y.data, y_expected, rtol=rounding)
+        np.testing.assert_allclose(x.grad.data, grad_expected, rtol=rounding)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_bad_axes(name: str) -> None:
+    op = getattr(ops, name)
+    with pytest.raises(ShapeError, match=rf"{name}: x of shape \(3, 0\) has no elements along axis 1"):
+        op(np.zeros((3, 0)))
+    for axis in ((0, 1), None):
+        with pytest.raises(ShapeError, match=rf"{name}: axis is .*; give one axis of the 2"):
+            op(np.zeros((2, 3)), axis=axis)
+
+
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_an_axis_outside_the_array(name: str) -> None:
     with pytest.raises(ShapeError, match=f"{name}: axis 2 is outside an array with 2 axes"):

@@ -147,6 +147,33 @@ def test_forms_of_padding_that_mean_the_same(forms: tuple[Any, ...], size: tuple
         np.testing.assert_array_equal(first, other)
 
 
+def test_same_padding_at_every_stride() -> None:
+    """TensorFlow's rule as its documentation puts it, by the remainder of the image's size and the stride."""
+    for size in (1, 4, 5, 6):
+        for kernel, dilation in ((1, 1), (2, 1), (3, 1), (5, 1), (3, 2)):
+            for stride in (1, 2, 3, 4, 5):
+                span = (kernel - 1) * dilation + 1
+                total = max(span - (size % stride or stride), 0)
+                sides = (total // 2, total - total // 2)
+                x, weight = normal(1, size, 3, 2), normal(kernel, 1, 2, 2, seed=1)
+                options = {"stride": (stride, 1), "dilation": (dilation, 1)}
+                y = ops.conv2d(x, weight, padding="same", **options)
+                assert y.shape == (1, -(-size // stride), 3, 2)
+                explicit = ops.conv2d(x, weight, padding=(sides, (0, 0)), **options)
+                np.testing.assert_array_equal(y.data, explicit.data)
+
+
+@pytest.mark.parametrize(("groups", "c", "f"), [(2, 2, 3), (3, 1, 2), (4, 1, 1)])
+def test_filters_of_a_group_stand_together_and_read_its_channels_alone(groups: int, c: int, f: int) -> None:
+    """Group j owns filters j * F/groups onward; depthwise, filter c * M + m reads channel c."""
+    x, weight = normal(1, 5, 4, groups * c), normal(3, 3, c, groups * f, seed=1)
+    together = ops.conv2d(x, weight, padding=1, groups=groups).data
+    for j in range(groups):
+        channels, filters = slice(j * c, (j + 1) * c), slice(j * f, (j + 1) * f)
+        alone = ops.conv2d(x[..., channels], weight[..., filters], padding=1).data
+        np.testing.assert_allclose(together[..., filters], alone, rtol=1e-12, atol=1e-14)  # equal to rounding
+
+
 def test_images_in_nchw_are_recognised() -> None:
     with pytest.raises(
         ShapeError,
@@ -177,6 +204,7 @@ def test_images_in_nchw_are_recognised() -> None:
             r"x has shape \(8, 8, 4\), it must be \(N, H, W, C\).*x.reshape\(1, H, W, C\)",
         ),
         ((0, 8, 8, 4), (3, 3, 4, 8), None, {}, "a batch of size 0"),
+        ((2, 8, 8, 4), (3, 3, 4, 0), None, {}, r"weight has shape \(3, 3, 4, 0\): no channels or no filters"),
         (
             (2, 8, 8, 4),
             (3, 4, 8),
@@ -215,6 +243,7 @@ def test_shapes_that_do_not_fit(x: Any, weight: Any, bias: Any, options: dict[st
 @pytest.mark.parametrize(
     ("options", "text"),
     [
+        ({"groups": 2.0}, "groups is 2.0, it must be an integer of at least 1"),
         ({"stride": 0}, "stride is 0, it must be at least 1"),
         ({"stride": (1, 2, 3)}, r"stride is \(1, 2, 3\); give an integer or a pair"),
         ({"stride": 1.5}, "stride is 1.5; give an integer or a pair"),

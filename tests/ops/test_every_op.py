@@ -81,6 +81,10 @@ EXAMPLES: dict[str, Example] = {
             residual=residual,
         ),
     ),
+    "local_response_norm": (
+        (normal(*IMAGE),),
+        lambda x: ops.local_response_norm(x, 3, alpha=0.5, divide_alpha=False),
+    ),
     "dropout": ((normal(3, 4),), lambda x: _seeded_dropout(x)),
     "cross_entropy": ((normal(3, 4),), lambda x: ops.cross_entropy(x, [0, 3, 1], label_smoothing=0.1)),
 }

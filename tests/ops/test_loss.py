@@ -58,6 +58,11 @@ def test_labels_of_any_integer_kind(labels: Any) -> None:
     assert ops.cross_entropy(LOGITS, labels).item() == ops.cross_entropy(LOGITS, LABELS).item()
 
 
+def test_class_weights_may_be_integers() -> None:
+    expected = ops.cross_entropy(LOGITS, LABELS, class_weight=[1.0, 2.0, 3.0]).item()
+    assert ops.cross_entropy(LOGITS, LABELS, class_weight=[1, 2, 3]).item() == expected
+
+
 def test_class_weights_may_be_a_tensor_or_a_list_of_any_float_type() -> None:
     logits = LOGITS.astype(np.float32)
     expected = ops.cross_entropy(logits, LABELS, class_weight=np.array([0.5, 2.0, 1.0], np.float32))
@@ -97,7 +102,15 @@ def test_bad_labels(labels: Any, error: type[Exception], text: str) -> None:
             ShapeError,
             r"class_weight has shape \(2,\), it must be \(3,\) for logits \(4, 3\)",
         ),
-        ({"class_weight": np.zeros(3)}, DataError, "all 4 labels are ignored or have weight 0"),
+        ({"class_weight": 2.0}, ShapeError, r"class_weight has shape \(\), it must be \(3,\)"),
+        (
+            {"class_weight": np.ones((1, 3))},
+            ShapeError,
+            r"class_weight has shape \(1, 3\), it must be \(3,\)",
+        ),
+        ({"class_weight": ["1", "2", "1"]}, DTypeError, "class_weight is <U1, it must hold numbers"),
+        ({"class_weight": np.ones(3, bool)}, DTypeError, "class_weight is bool, it must hold numbers"),
+        ({"class_weight": np.ones(3, complex)}, DTypeError, "class_weight is complex128, it must hold"),
     ],
 )
 def test_bad_options(options: dict[str, Any], error: type[Exception], text: str) -> None:
@@ -105,17 +118,62 @@ def test_bad_options(options: dict[str, Any], error: type[Exception], text: str)
         ops.cross_entropy(LOGITS, LABELS, **options)
 
 
-def test_a_mean_over_ignored_labels_only() -> None:
-    with pytest.raises(
-        DataError, match="cross_entropy: all 4 labels are ignored or have weight 0, there is no mean to take"
-    ):
-        ops.cross_entropy(LOGITS, np.full(4, 9), ignore_index=9)
-    assert ops.cross_entropy(LOGITS, np.full(4, 9), ignore_index=9, reduction="sum").item() == 0
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_a_mean_over_ignored_labels_only(label_smoothing: float) -> None:
+    """0 / 0, as in PyTorch; the gradient is that of nothing all the same."""
+    options: dict[str, Any] = {"ignore_index": 9, "label_smoothing": label_smoothing}
+    logits = tensor(LOGITS, requires_grad=True)
+    loss = ops.cross_entropy(logits, np.full(4, 9), **options)
+    loss.backward()
+    assert np.isnan(loss.item())
+    assert logits.grad is not None
+    np.testing.assert_array_equal(logits.grad.data, np.zeros((4, 3)))
+    assert ops.cross_entropy(LOGITS, np.full(4, 9), reduction="sum", **options).item() == 0
+    assert not ops.cross_entropy(LOGITS, np.full(4, 9), reduction="none", **options).data.any()
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_a_mean_over_labels_without_weight(label_smoothing: float) -> None:
+    """With smoothing the sum is positive, and the mean nan nevertheless; the rows that count show it."""
+    logits = tensor(LOGITS, requires_grad=True)
+    loss = ops.cross_entropy(
+        logits,
+        np.array([0, 9, 0, 9]),
+        class_weight=[0, 1, 1],
+        ignore_index=9,
+        label_smoothing=label_smoothing,
+    )
+    loss.backward()
+    assert np.isnan(loss.item())
+    assert logits.grad is not None
+    assert np.isnan(logits.grad.data[[0, 2]]).all()
+    assert not logits.grad.data[[1, 3]].any()
+
+
+def test_a_label_to_ignore_may_be_one_of_the_classes() -> None:
+    counted = LABELS != 2
+    found = ops.cross_entropy(LOGITS, LABELS, ignore_index=2).item()
+    assert found == pytest.approx(ops.cross_entropy(LOGITS[counted], LABELS[counted]).item(), rel=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_logits_by_hand(dtype: type) -> None:
+    """p is 1/2, 0, 1/2; the loss of the label in the middle is 20000 + log 2."""
+    logits = tensor(np.array([[1e4, -1e4, 1e4], [-1e4, -1e4, 1e4]], dtype), requires_grad=True)
+    losses = ops.cross_entropy(logits, [1, 2], reduction="none")
+    losses.backward(np.array([2, 1], dtype))
+    assert logits.grad is not None
+    np.testing.assert_allclose(losses.data, [2e4 + np.log(2), 0], rtol=np.finfo(dtype).eps)
+    np.testing.assert_array_equal(logits.grad.data, [[1, -2, 1], [0, 0, 0]])
 
 
 @pytest.mark.parametrize(
     ("shape", "text"),
-    [((3,), r"logits have shape \(3,\), they must be \(N, K\)"), ((0, 3), "a batch of size 0 has no loss")],
+    [
+        ((3,), r"logits have shape \(3,\), they must be \(N, K\)"),
+        ((0, 3), "a batch of size 0 has no loss"),
+        ((2, 0), r"logits have shape \(2, 0\): there are no classes"),
+    ],
 )
 def test_logits_that_are_no_batch(shape: tuple[int, ...], text: str) -> None:
     with pytest.raises(ShapeError, match=f"cross_entropy: .*{text}"):

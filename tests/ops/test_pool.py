@@ -116,6 +116,79 @@ def test_what_an_average_is_divided_by() -> None:
     np.testing.assert_array_equal(over_the_edge, np.ones((2, 2)))  # what hangs over the edge never counts
 
 
+@pytest.mark.parametrize(("count_include_pad", "expected"), [(True, [2 / 3, 1, 1 / 2]), (False, [1, 1, 1])])
+def test_a_last_window_counts_padding_but_nothing_beyond_it(
+    count_include_pad: bool, expected: list[float]
+) -> None:
+    """Columns -1 .. 4 with padding; the third window reads 3, the padding at 4, and hangs over to 5."""
+    y = ops.avg_pool2d(
+        np.ones((1, 1, 4, 1)),
+        (1, 3),
+        stride=(1, 2),
+        padding=(0, 1),
+        ceil_mode=True,
+        count_include_pad=count_include_pad,
+    )
+    np.testing.assert_allclose(y.data.ravel(), expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_in_ceil_mode_a_window_may_be_larger_than_the_image(average: bool) -> None:
+    """It hangs over by less than a stride: GoogLeNet's last pools on small images."""
+    for count_include_pad in (True, False):
+        extra = {"count_include_pad": count_include_pad} if average else {}
+        op = ops.avg_pool2d if average else ops.max_pool2d
+        options = {"kernel_size": (3, 4), "stride": (2, 3), "padding": (0, 1), "ceil_mode": True, **extra}
+        case = ArrayCase(x=normal(2, 2, 1, 3), options=options)
+        assert op(case.x, **case.options).shape == (2, 1, 1, 3)
+        assert agree(op, case)
+        assert gradcheck(op, case.x, **case.options)
+        with pytest.raises(ShapeError, match=r"a window of 3 .* does not fit into H = 1"):
+            op(case.x[:, :1], **case.options)
+
+
+SAME = [(n, k, s) for n in (1, 4, 5, 6) for k in (1, 2, 3, 5) for s in (1, 2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("op", [ops.max_pool2d, ops.avg_pool2d], ids=lambda op: op.__name__)
+def test_same_padding_at_every_stride(op: Any) -> None:
+    """TensorFlow's rule as its documentation puts it, by the remainder of the image's size and the stride."""
+    for size, kernel, stride in SAME:
+        total = max(kernel - (size % stride or stride), 0)
+        sides = (total // 2, total - total // 2)
+        x = normal(1, size, 3, 1)
+        y = op(x, (kernel, 1), stride=(stride, 1), padding="same")
+        assert y.shape == (1, -(-size // stride), 3, 1)
+        explicit = op(x, (kernel, 1), stride=(stride, 1), padding=(sides, (0, 0)))
+        np.testing.assert_array_equal(y.data, explicit.data)
+
+
+def test_same_averages_leave_the_padding_out_on_request() -> None:
+    """TensorFlow's average pool: a mean of ones is one everywhere."""
+    y = ops.avg_pool2d(np.ones((1, 5, 6, 2)), 3, stride=2, padding="same", count_include_pad=False)
+    np.testing.assert_allclose(y.data, np.ones((1, 3, 3, 2)), rtol=1e-15)
+
+
+def test_adaptive_bins_overlap_where_the_image_is_no_multiple_of_them() -> None:
+    """Five columns in three bins: 0-1, 1-3, 3-4, each from floor(5 i / 3) up to ceil(5 (i + 1) / 3)."""
+    x = tensor(np.array([0.0, 1.0, 2.0, 4.0, 8.0]).reshape(1, 1, 5, 1), requires_grad=True)
+    y = ops.adaptive_avg_pool2d(x, (1, 3))
+    y.backward(np.array([6.0, 60.0, 600.0]).reshape(1, 1, 3, 1))
+    assert x.grad is not None
+    np.testing.assert_allclose(y.data.ravel(), [0.5, 7 / 3, 6], rtol=1e-15)
+    np.testing.assert_allclose(x.grad.data.ravel(), [3, 3 + 20, 20, 20 + 300, 300], rtol=1e-15)
+
+
+def test_adaptive_bins_repeat_pixels_where_there_are_more_of_them() -> None:
+    """Two columns in three bins: 0, 0-1, 1."""
+    x = tensor(np.array([2.0, 4.0]).reshape(1, 1, 2, 1), requires_grad=True)
+    y = ops.adaptive_avg_pool2d(x, (2, 3))
+    y.backward(np.ones((1, 2, 3, 1)))
+    assert x.grad is not None
+    np.testing.assert_array_equal(y.data.reshape(2, 3), [[2, 3, 4], [2, 3, 4]])
+    np.testing.assert_array_equal(x.grad.data.ravel(), [3, 3])
+
+
 def test_stride_is_the_kernel_size_by_default() -> None:
     x = normal(1, 6, 6, 1)
     for op in (ops.max_pool2d, ops.avg_pool2d):

@@ -47,6 +47,8 @@ from minidl.backend.cpu.memory import free_unused, live_bytes, peak_bytes
 from minidl.backend.cpu.norm import (
     batch_moments,
     column_sums,
+    local_response_norm,
+    local_response_norm_grad,
     normalize,
     normalize_grad_sums,
     normalize_grad_x,

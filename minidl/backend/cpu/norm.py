@@ -1,9 +1,14 @@
-"""Batch normalisation on the CPU: two passes forward, two backward, and sums over rows of pixels.
+"""Normalisation on the CPU: over the batch in two passes forward and two backward, with sums over rows of
+pixels; over neighbouring channels row by row.
 
 An array (N, H, W, C) is M = N*H*W rows of C numbers. Sums over the rows are made in chunks of `_CHUNK` rows,
 one after the other within a chunk, and the chunks are added in order in float64: the same bits for any number
 of threads, and rounding that does not grow with M. Variances are sums of squares about the first row, not
 about zero, so that a large offset costs no digits.
+
+Neighbours are added afresh for every channel, never by a running sum, which would lose the small ones beside
+a large one. A row stays in the innermost cache meanwhile, so that doing it again in the gradient is cheaper
+than keeping the sums.
 
 Bound by: memory. The mask of a fused ReLU is read off y, so nothing else is kept.
 """
@@ -106,6 +111,37 @@ def normalize_grad_x(
     return grad_x
 
 
+def local_response_norm(x: np.ndarray, size: int, a: float, beta: float, k: float) -> np.ndarray:
+    """x / s^beta with s = k + a * sum of squares over `size` channels around each.  (..., C) -> (..., C)"""
+    x = memory.contiguous(x)
+    y = memory.empty(x.shape, x.dtype)
+    c, number = x.shape[-1], x.dtype.type
+    half = min(size // 2, c - 1)
+    _response(x.reshape(-1, c), half, number(a), number(beta), number(k), y.reshape(-1, c))
+    return y
+
+
+def local_response_norm_grad(
+    g: np.ndarray, x: np.ndarray, size: int, a: float, beta: float, k: float
+) -> np.ndarray:
+    """g / s^beta - 2 a beta x * sum over the same channels of g x / s^(beta + 1).  (..., C) -> (..., C)"""
+    x, g = memory.contiguous(x), memory.contiguous(g)
+    grad_x = memory.empty(x.shape, x.dtype)
+    c, number = x.shape[-1], x.dtype.type
+    half = min(size // 2, c - 1)
+    _response_grad(
+        g.reshape(-1, c),
+        x.reshape(-1, c),
+        half,
+        number(a),
+        number(beta),
+        number(k),
+        number(2 * a * beta),
+        grad_x.reshape(-1, c),
+    )
+    return grad_x
+
+
 def _chunks(rows: np.ndarray) -> int:
     return -(-rows.shape[0] // _CHUNK)
 
@@ -177,3 +213,68 @@ def _grad_x(g, x, mean, scale, mean_g, slope, grad_x):  # type: ignore[no-untype
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
             for j in range(c):
                 grad_x[i, j] = scale[j] * (g[i, j] - mean_g[j] - (x[i, j] - mean[j]) * slope[j])
+
+
+@njit(nogil=True, cache=True)
+def _around(values, half, total):  # type: ignore[no-untyped-def]
+    """total[j] = sum of values[j] .. values[j + 2 * half]; values: a row with `half` zeros on either side."""
+    for j in range(total.size):
+        total[j] = values[j]
+    for offset in range(1, 2 * half + 1):
+        for j in range(total.size):
+            total[j] += values[j + offset]
+
+
+@njit(nogil=True, cache=True)
+def _powers(base, beta, power):  # type: ignore[no-untyped-def]
+    """power = base ** beta; the usual betas go by square roots, which run over whole vectors."""
+    if beta == 0.75:
+        for j in range(base.size):
+            root = np.sqrt(base[j])
+            power[j] = root * np.sqrt(root)
+    elif beta == 0.5:
+        for j in range(base.size):
+            power[j] = np.sqrt(base[j])
+    else:
+        for j in range(base.size):
+            power[j] = base[j] ** beta
+
+
+@njit(nogil=True, cache=True)
+def _energies(row, half, a, k, frame, scale):  # type: ignore[no-untyped-def]
+    """scale[j] = k + a * sum of squares around channel j; frame (C + 2 * half,) is space for the squares."""
+    for j in range(row.size):
+        frame[half + j] = row[j] * row[j]
+    _around(frame, half, scale)
+    for j in range(row.size):
+        scale[j] = k + a * scale[j]
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _response(x, half, a, beta, k, y):  # type: ignore[no-untyped-def]
+    m, c = x.shape
+    for chunk in prange((m + _CHUNK - 1) // _CHUNK):
+        frame = np.zeros(c + 2 * half, x.dtype)
+        scale, power = np.empty(c, x.dtype), np.empty(c, x.dtype)
+        for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+            _energies(x[i], half, a, k, frame, scale)
+            _powers(scale, beta, power)
+            for j in range(c):
+                y[i, j] = x[i, j] / power[j]
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _response_grad(g, x, half, a, beta, k, slope, grad_x):  # type: ignore[no-untyped-def]
+    m, c = x.shape
+    for chunk in prange((m + _CHUNK - 1) // _CHUNK):
+        frame = np.zeros(c + 2 * half, x.dtype)
+        scale, power, total = np.empty(c, x.dtype), np.empty(c, x.dtype), np.empty(c, x.dtype)
+        for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+            _energies(x[i], half, a, k, frame, scale)
+            _powers(scale, beta, power)
+            for j in range(c):
+                power[j] = g[i, j] / power[j]
+                frame[half + j] = power[j] * x[i, j] / scale[j]
+            _around(frame, half, total)
+            for j in range(c):
+                grad_x[i, j] = power[j] - slope * x[i, j] * total[j]
