@@ -2,10 +2,12 @@
 inspection and io."""
 
 import contextlib
+import copy
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 from minidl import nn, streams
 from minidl.errors import CheckpointError
 from minidl.inspection.summary import summary as layer_table
-from minidl.io import load_arrays, save_arrays
+from minidl.io import WeightsReport, as_arrays, layouts, load_arrays, read_weights, save_arrays
 from minidl.train import History, Recipe
 from minidl.train import evaluate as run_evaluation
 from minidl.train import fit as run_training
@@ -28,11 +30,22 @@ class Model(nn.Module):
     input_shape   (H, W, C) of the images it takes; None accepts any
     smallest      if set, images of any size with at least so many rows and columns are taken too
     num_classes   K; None if unknown
-    preprocess    what is done to uint8 images first: {"mean": [...], "std": [...], "resize": [H, W]}, all
-                  optional; they are divided by 255 in any case. Float images pass unchanged.
-    aux_weight    weight of the auxiliary losses for a `forward` that returns (logits, (auxiliary logits, ...))
+    preprocess    what is done to uint8 images first: {"mean": [...], "std": [...], "resize": [H, W], "bgr":
+                  True, "scale": 255}, all optional; they are divided by 255 in any case. Float images pass
+                  unchanged. See `minidl.data.transforms.preprocess`.
+    aux_weight    weight of the auxiliary losses for a `forward` that returns (logits, (auxiliary, ...))
                   in training mode: `fit` minimises loss + aux_weight * their sum, and reports the loss alone
-    A model remembers the arguments it was built with, so that `reset` and `load` can build it again.
+    A model remembers the arguments it was built with, so that `reset` and `load` can build it again. Modules
+    whose names begin with "aux" are auxiliary classifiers, which only training needs.
+
+    What other libraries' weights look like, for `load_weights`:
+
+    public_names       layout -> function: own paths of all Conv2d, Linear and BatchNorm2d, in the order of
+                       `named_modules` -> their names there, in the same order (or as path -> name, in the
+                       order they have there)
+    public_preprocess  layout -> what these weights expect of the input, as `preprocess`
+    flattened          path of a Linear that reads a flattened image -> that image's (H, W, C)
+    convolutional      layout -> paths of Linears that it stores as convolutions
     """
 
     input_shape: tuple[int, int, int] | None = None
@@ -40,6 +53,10 @@ class Model(nn.Module):
     num_classes: int | None = None
     aux_weight: float = 0.3  # of GoogLeNet: Szegedy et al. 2014, arXiv:1409.4842, section 5
     preprocess: dict[str, Any] | None = None
+    public_names: Mapping[str, Callable[[list[str]], list[str] | dict[str, str]]] = MappingProxyType({})
+    public_preprocess: Mapping[str, dict[str, Any]] = MappingProxyType({})
+    flattened: Mapping[str, tuple[int, int, int]] = MappingProxyType({})
+    convolutional: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         model = super().__new__(cls)
@@ -186,3 +203,75 @@ class Model(nn.Module):
             model.to(dtype=dtypes.pop())
         model.load_state_dict(arrays)
         return model
+
+    def weight_names(self, layout: str) -> dict[str, str]:
+        """Path of every Conv2d, Linear and BatchNorm2d -> its name in a layout, in the order of that layout.
+
+        ValueError, naming the layouts this model has, for any other.
+        """
+        kinds = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
+        own = [path for path, module in self.named_modules() if isinstance(module, kinds)]
+        if layout == "minidl":
+            return {path: path for path in own}
+        if layout not in self.public_names:
+            raise ValueError(
+                f"weights: {self.config['name']} has no layout {layout!r}; it has "
+                f"{', '.join(['minidl', *self.public_names])}"
+            )
+        names = self.public_names[layout](own)
+        return dict(names) if isinstance(names, Mapping) else dict(zip(own, names, strict=True))
+
+    def load_weights(
+        self,
+        source: str | os.PathLike[str] | Mapping[str, Any],
+        *,
+        layout: str = "minidl",
+        head: str = "load",
+        strict: bool = True,
+    ) -> WeightsReport:
+        """Fill the network from a file of weights or a dict of arrays, and say what was done with each.
+
+        source  a .safetensors, .npz or torch file (.pth; nothing in it is run), or name -> array
+        layout  whose names and shapes these are: "minidl", "timm", "torchvision" or "tf"; a model of the zoo
+                has those its weights are published in
+        head    "skip" leaves the classifier (the last Linear, or convolution) and the auxiliary ones as they
+                are: for weights of other classes. They are reported as missing, which is then no error.
+        strict  raise when a tensor is missing or unexpected; without, take what fits by name
+
+        Whatever the layouts do differently is done on the way, and reported: axes are transposed, a linear
+        layer's rows put from (C, H, W) to (H, W, C) order, convolutions taken for linear layers, the first of
+        1001 classes (the background) dropped where the network has 1000, a gamma that TensorFlow did not
+        learn taken as 1. "module." before every name (torch's DataParallel) is taken off; torch's batch
+        counters and TensorFlow's training variables are passed over. An auxiliary classifier that only the
+        file or only the model has is noted, and no error either way: what `predict` computes does not depend
+        on it.
+
+        The input convention of the layout's weights becomes the model's `preprocess` (its "resize" stays).
+        CheckpointError, and no change at all, if the source cannot be read, a shape or type does not fit, or,
+        when strict, a tensor is missing or unexpected; ValueError for a layout the model does not have.
+        """
+        places = self._places(layout)
+        arrays, description = (as_arrays(source), {}) if isinstance(source, Mapping) else read_weights(source)
+        report = layouts.load_weights(self, places, arrays, layout=layout, head=head, strict=strict)
+        public = self.public_preprocess.get(layout, description.get("preprocess"))
+        if public is not None:
+            kept = {key: value for key, value in (self.preprocess or {}).items() if key == "resize"}
+            self.preprocess = kept | copy.deepcopy(public)
+        return report
+
+    def export_weights(self, *, layout: str = "minidl") -> dict[str, np.ndarray]:
+        """The weights as another library keeps them: name -> array, in its names, shapes and order.
+
+        "timm" and "torchvision" get torch's batch counters as well, all 0, so that a strict load_state_dict
+        takes the dict. `load_weights` with the same layout gives the same weights back, bit for bit.
+        """
+        return layouts.export_weights(self, self._places(layout), layout=layout)
+
+    def _places(self, layout: str) -> list[layouts.Place]:
+        return layouts.plan(
+            self,
+            layout,
+            self.weight_names(layout),
+            flattened=self.flattened,
+            convolutional=self.convolutional.get(layout, ()),
+        )

@@ -16,6 +16,8 @@ from minidl.errors import DataError, ShapeError
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
+_KEYS = ("mean", "std", "resize", "bgr", "scale")  # of a config for `preprocess`
+
 
 @dataclass(frozen=True)
 class translate:
@@ -106,17 +108,19 @@ def preprocess(
 ) -> np.ndarray:
     """The images as a model takes them.  (N, H, W, C) uint8 -> float32
 
-    y = (x / 255 - mean) / std, per channel; without a config y = x / 255. The config is plain data with any
-    of the keys "mean" and "std" (C numbers, in units of 0..1) and "resize" ([H, W], bilinear, before the
-    rest). Float images pass unchanged: they are taken to be preprocessed. With `shape` images of either kind
-    are first fitted to it, see `fit_images`. ShapeError unless images have four axes, mean and std C numbers,
-    ValueError for an unknown key or a std that is not positive, DataError for images of another type.
+    y = scale * (x / 255 - mean) / std, per channel; without a config y = x / 255. The config is plain data
+    with any of the keys "mean" and "std" (C numbers, in units of 0..1, in the order the model sees), "resize"
+    ([H, W], bilinear, before the rest), "bgr" (True reverses the channels, as Caffe's models expect) and
+    "scale" (1; 255 for models of images in 0..255). Float images pass unchanged: they are taken to be
+    preprocessed. With `shape` images of either kind are first fitted to it, see `fit_images`. ShapeError
+    unless images have four axes, mean and std C numbers, and bgr images 3 channels; ValueError for an unknown
+    key, a std or scale that is not positive or a bgr that is no bool; DataError for images of another type.
     """
     _check_axes("preprocess", images)
     config = config or {}
-    unknown = [key for key in config if key not in ("mean", "std", "resize")]
+    unknown = [key for key in config if key not in _KEYS]
     if unknown:
-        raise ValueError(f"preprocess: unknown key {unknown[0]!r}; the keys are mean, std, resize")
+        raise ValueError(f"preprocess: unknown key {unknown[0]!r}; the keys are {', '.join(_KEYS)}")
     if shape is not None:
         images = fit_images(images, shape)
     if np.issubdtype(images.dtype, np.floating):
@@ -126,7 +130,9 @@ def preprocess(
     if "resize" in config:
         h, w = config["resize"]
         images = _resize(images, h, w)
-    return _standardise(images, config.get("mean", 0.0), config.get("std", 1.0))
+    if _reversed(config.get("bgr", False), images):
+        images = images[..., ::-1]
+    return _standardise(images, config.get("mean", 0.0), config.get("std", 1.0), config.get("scale", 1.0))
 
 
 def fit_images(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -167,8 +173,16 @@ def _random_crop(images: np.ndarray, padding: int, rng: np.random.Generator) -> 
     return out
 
 
-def _standardise(images: np.ndarray, mean: Any, std: Any) -> np.ndarray:
-    """(x / 255 - mean) / std as one multiply-add in float32."""
+def _reversed(bgr: Any, images: np.ndarray) -> bool:
+    if not isinstance(bgr, bool):
+        raise ValueError(f"preprocess: bgr is {bgr!r}, it must be True or False")
+    if bgr and images.shape[3] != 3:
+        raise ShapeError(f"preprocess: bgr is True, but images have {images.shape[3]} channels, not 3")
+    return bgr
+
+
+def _standardise(images: np.ndarray, mean: Any, std: Any, factor: Any) -> np.ndarray:
+    """factor * (x / 255 - mean) / std as one multiply-add in float32."""
     n, h, w, c = images.shape
     mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     for name, values in (("mean", mean), ("std", std)):
@@ -179,9 +193,11 @@ def _standardise(images: np.ndarray, mean: Any, std: Any) -> np.ndarray:
             )
     if not (std > 0).all():
         raise ValueError(f"preprocess: std is {std.tolist()}, every number must be positive")
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < np.inf:
+        raise ValueError(f"preprocess: scale is {factor!r}, it must be a positive number")
     # one long row per image: a loop over C alone would be too short to vectorise
-    scale = np.tile(np.broadcast_to(1 / (255 * std), c).astype(np.float32), h * w)
-    shift = np.tile(np.broadcast_to(-mean / std, c).astype(np.float32), h * w)
+    scale = np.tile(np.broadcast_to(factor / (255 * std), c).astype(np.float32), h * w)
+    shift = np.tile(np.broadcast_to(-factor * mean / std, c).astype(np.float32), h * w)
     out = images.reshape(n, h * w * c).astype(np.float32)
     out *= scale
     out += shift

@@ -102,6 +102,15 @@ def test_preprocess_standardises_each_channel(images):
     np.testing.assert_allclose(out, (images / 255.0 - mean) / std, rtol=0, atol=TOLERANCE)
 
 
+def test_preprocess_for_weights_of_caffe(images):
+    """BGR in 0..255, less a mean that is given in that order."""
+    mean = np.array([104, 117, 123])
+    out = preprocess(images, {"mean": (mean / 255).tolist(), "bgr": True, "scale": 255})
+    assert out.flags.c_contiguous
+    np.testing.assert_allclose(out, images[..., ::-1] - mean, rtol=0, atol=255 * TOLERANCE)
+    np.testing.assert_array_equal(preprocess(images, {"bgr": False, "scale": 1}), preprocess(images))
+
+
 @pytest.mark.parametrize("config", [None, {}])
 def test_preprocess_without_config_divides_by_255(config, images):
     images = images[::2, ::-1]  # not contiguous
@@ -131,7 +140,12 @@ def test_preprocess_resizes_and_fits():
         ({"mean": [0.5] * 2}, ShapeError, r"mean has shape \(2,\) but images have 3 channels \(last"),
         ({"std": [[0.5] * 3]}, ShapeError, r"std has shape \(1, 3\) but images have 3"),
         ({"std": [0.5, 0.0, 0.5]}, ValueError, r"std is \[0\.5, 0\.0, 0\.5\], every number must be positive"),
-        ({"means": [0.5]}, ValueError, "unknown key 'means'; the keys are mean, std, resize"),
+        ({"means": [0.5]}, ValueError, "unknown key 'means'; the keys are mean, std, resize, bgr, scale"),
+        ({"bgr": 1}, ValueError, "bgr is 1, it must be True or False"),
+        ({"scale": 0}, ValueError, "scale is 0, it must be a positive number"),
+        ({"scale": True}, ValueError, "scale is True"),
+        ({"scale": [255]}, ValueError, r"scale is \[255\]"),
+        ({"scale": float("inf")}, ValueError, "scale is inf"),
         ({"resize": [0, 5]}, ShapeError, r"resize: size is \(0, 5\)"),
     ],
 )
@@ -145,6 +159,8 @@ def test_preprocess_refuses_other_images(images):
         preprocess(images.astype(np.int64))
     with pytest.raises(ShapeError, match=r"images have shape \(7, 6, 3\), expected \(N, H, W, C\)"):
         preprocess(images[0])
+    with pytest.raises(ShapeError, match="bgr is True, but images have 1 channels, not 3"):
+        preprocess(images[..., :1], {"bgr": True})
     assert preprocess(images[:0]).shape == (0, 7, 6, 3)
 
 
