@@ -3,7 +3,6 @@
 That a wheel built from the sdist works in a clean environment takes minutes and is seen by .ci/run.
 """
 
-import importlib
 import os
 import re
 import tomllib
@@ -13,13 +12,11 @@ import pytest
 from hypothesis import given
 
 import minidl
-from minidl import ops, testing
 from minidl.backend.cuda import launch
 from minidl.errors import DeviceError
 from minidl.ops import activation
-from minidl.testing import reference
+from minidl.testing import agree, bounds, gradcheck, reference, strategies
 
-agreement = importlib.import_module("minidl.testing.agree")  # its package shows the function of that name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -82,13 +79,32 @@ def test_ci_installs_and_tests_as_the_readme_does():
 
 def test_the_worked_example_of_contributing_works(monkeypatch):
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    for block, module in zip(blocks, (activation, reference), strict=False):
-        names = dict(vars(module))
-        exec(block, names)  # as if it stood in that file
-        monkeypatch.setattr(ops if module is activation else module, "silu", names["silu"], raising=False)
-    for name, bound in eval(f"{{{blocks[2]}}}", dict(vars(agreement))).items():
-        monkeypatch.setitem(agreement.BOUNDS, name, bound)
-    names = {"given": given, "ops": ops, **{name: getattr(testing, name) for name in testing.__all__}}
-    exec(blocks[3], names)
-    names["test_silu"]()
+    op, naive, forward, gradients, cases = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+    def run(block, module, *names):
+        """The block, as if it stood in that module."""
+        namespace = dict(vars(module))
+        exec(block, namespace)
+        return [namespace[name] for name in names]
+
+    def entry(block, module):
+        """The value that a line of a table gives to silu."""
+        return eval(f"{{{block}}}", dict(vars(module)))["silu"]
+
+    (silu,) = run(op, activation, "silu")
+    for name, function in zip(
+        ("silu", "silu_gradients"), run(naive, reference.elementwise, "silu", "silu_gradients"), strict=True
+    ):
+        monkeypatch.setattr(reference, name, function, raising=False)
+    monkeypatch.setitem(bounds.FORWARD, "silu", entry(forward, bounds.elementwise))
+    monkeypatch.setitem(bounds.GRADIENTS, "silu", entry(gradients, bounds.elementwise))
+    drawn = []
+
+    @given(entry(cases, strategies)())
+    def prove(case):
+        drawn.append(case)
+        assert agree(silu, case)
+        assert gradcheck(silu, *case.inputs, **case.options)
+
+    prove()
+    assert drawn

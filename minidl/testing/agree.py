@@ -1,81 +1,219 @@
 """Does an op agree with the naive reference?  Judged by what rounding explains, not by a guessed tolerance.
 
-The reference is `minidl.testing.reference`, what rounding explains is in `minidl.testing.bounds`.
+The reference is `minidl.testing.reference`, what rounding explains is in `minidl.testing.bounds`; both know
+every op of minidl and its gradients. The one decision behind it: a case is rounded to a dtype first, and the
+reference computes in float64 from the rounded values, once for every device and plan that has to agree.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from minidl.autograd import Tensor
+from minidl import backend, streams
+from minidl.autograd import Tensor, ieee
+from minidl.backend import plans as registry
 from minidl.testing import bounds, reference
 from minidl.testing.bounds import Bound
-from minidl.testing.strategies import Case
+from minidl.testing.call import random_direction
+from minidl.testing.strategies import Case, usable_devices
+from minidl.window import window
 
 Array = np.ndarray
+
+UPSTREAM_SEED = 1  # not gradcheck's: an op that remembers the first upstream it saw must not pass both
+Value = Callable[..., Array]
+Gradients = tuple[Callable[..., tuple[Array | None, ...]], Bound]
+
+# The arguments that gradients belong to, where those are not all positional arrays of floats.
+DIFFERENTIABLE = {"batch_norm": ("x", "gamma", "beta", "residual")}
 
 
 def agree(
     fn: Callable[..., Any],
     case: Case,
     *,
-    reference: Callable[..., Array] | None = None,
+    reference: Value | None = None,
     bound: Bound | None = None,
+    gradients: Gradients | None = None,
     dtypes: Sequence[Any] = (np.float32, np.float64),
+    plans: Sequence[str] | None = None,
+    devices: Sequence[str] | None = None,
 ) -> bool:
-    """True if `fn(*case.inputs, **case.options)` is the reference's up to rounding, or an AssertionError.
+    """True if `fn(*case.inputs, **case.options)` and its gradients are the reference's up to rounding, or an
+    AssertionError.
 
-    The case is rounded to each of `dtypes` in turn; fn must answer in that dtype. For an op of minidl both
-    oracle and bound are found by its name. For one's own give `reference` (the same arguments, computing in
-    float64) and `bound`: a function of the unit roundoff and the same arguments that returns the largest
-    error allowed, as an array or a number.  ValueError without them.
+    The case is rounded to each of `dtypes`, and fn runs in it on each of `devices` (all that are usable here)
+    under each of `plans` (for conv2d all that differ): once on arrays, and, if that gives a Tensor, once on
+    Tensors, with a backward from random upstream values. minidl's random streams start at manual_seed(0) each
+    time, and are put back.
+
+    For an op of minidl the reference and the bounds are found by its name. For one's own give `reference`, a
+    function of the same arguments that computes in float64, and `bound`, a function of the unit roundoff and
+    the same arguments that returns the largest error allowed, as an array or a number. To have its gradients
+    compared too, give `gradients`, the pair of both for them: they take g, the gradient arriving at the
+    result, before the arguments, and return a tuple, None for an array that is None, else one entry per
+    positional array of floats.  ValueError where nothing is known to compare with.
     """
     name = getattr(fn, "__name__", type(fn).__name__)
-    oracle, allowed = reference or _oracle(name), bound or bounds.FORWARD.get(name)
-    if oracle is None or allowed is None:
-        raise ValueError(f"agree: nothing is known about {name}; pass reference= and bound=")
-    for dtype in dtypes:
+    known = _known(name, reference, bound, gradients)
+    for dtype in map(np.dtype, dtypes):
         rounded = case.astype(dtype)
-        y = fn(*_copies(rounded.inputs), **rounded.options)
-        found = y.data if isinstance(y, Tensor) else y
-        expected = oracle(*rounded.inputs, **rounded.options)
-        if found.dtype != dtype or found.shape != expected.shape:
-            raise AssertionError(
-                f"agree: {name} returned {found.dtype} {found.shape}, expected {np.dtype(dtype)} "
-                f"{expected.shape}\n  for {rounded!r}"
-            )
-        # The reference rounds too, in float64, and within the same bound.
-        u, reference_u = np.finfo(dtype).eps / 2, np.finfo(np.float64).eps / 2
-        wide = rounded.astype(np.float64)
-        limit = allowed(u, *wide.inputs, **wide.options) + allowed(reference_u, *wide.inputs, **wide.options)
-        limit = limit + np.finfo(dtype).tiny  # smaller numbers have fewer digits
-        what = f"{name} ({np.dtype(dtype)})"
-        _compare(what, found, expected, np.broadcast_to(limit, expected.shape), rounded)
+        expected = _expect(*known, rounded, dtype)
+        for device in usable_devices() if devices is None else devices:
+            for plan in _distinct_plans(name, rounded, dtype, device) if plans is None else plans:
+                run = _Run(fn, name, rounded, dtype, device, plan)
+                with registry.force_plan(plan):
+                    _check(run, expected)
     return True
 
 
-def _oracle(name: str) -> Callable[..., Array] | None:
-    return getattr(reference, name, None) if name in bounds.FORWARD else None
+def _distinct_plans(name: str, case: Case, dtype: np.dtype, device: str) -> list[str]:
+    """Forced plans under which a convolution runs different algorithms; one that is not valid here would only
+    run the usual one again."""
+    if name != "conv2d":
+        return ["auto"]
+    x, weight, *_ = case.inputs
+    options = {key: case.options[key] for key in ("stride", "padding", "dilation") if key in case.options}
+    geometry = window(name, x.shape[1:3], weight.shape[:2], **options)
+    choose = backend.of(backend.asarray(x, device)).choose_plan
+    runs: dict[str, str] = {}  # algorithm -> the first name that forces it
+    for plan in registry.NAMES:
+        with registry.force_plan(plan):
+            runs.setdefault(choose(geometry, dtype, case.options.get("groups", 1)).name, plan)
+    return list(runs.values())
 
 
-def _copies(values: Sequence[Any]) -> list[Any]:
-    """Batch norm writes into its running statistics; the case stays as it was drawn."""
-    return [value.copy() if isinstance(value, np.ndarray) else value for value in values]
+def _known(
+    name: str, value: Value | None, bound: Bound | None, gradients: Gradients | None
+) -> tuple[Value, Bound, Gradients | None]:
+    """What to compare with: as given, or by the name of the op.  ValueError without."""
+    if value is None and name in bounds.FORWARD:
+        value = getattr(reference, name)
+        if gradients is None and name in bounds.GRADIENTS:
+            gradients = getattr(reference, f"{name}_gradients"), bounds.GRADIENTS[name]
+    bound = bound or bounds.FORWARD.get(name)
+    if value is None or bound is None:
+        raise ValueError(f"agree: nothing is known about {name}; pass reference= and bound=")
+    return value, bound, gradients
 
 
-def _compare(what: str, found: Array, expected: Array, limit: Array, case: Case) -> None:
-    """AssertionError naming the element that is furthest outside its bound."""
-    with np.errstate(invalid="ignore"):
-        error = np.where(found == expected, 0.0, np.abs(found - expected))
-    outside = ~((error <= limit) | (np.isnan(found) & np.isnan(expected)))
-    if not outside.any():
+@dataclass(frozen=True)
+class _Expected:
+    """What the reference says, and how far rounding may lead away from it."""
+
+    y: Array
+    limit: Array
+    upstream: Array | None  # None where the gradients are not known
+    gradients: list[tuple[Array, Array]]  # value and limit, one per array that was given
+
+
+def _expect(
+    value: Value, bound: Bound, gradients: Gradients | None, case: Case, dtype: np.dtype
+) -> _Expected:
+    """Everything to compare with, for a case in its dtype."""
+    wide = case.astype(np.float64)
+    u = float(np.finfo(dtype).eps + np.finfo(np.float64).eps) / 2  # the reference rounds too, in float64
+    tiny = np.finfo(dtype).tiny  # smaller numbers have fewer digits
+    pairs: list[tuple[Array, Array]] = []
+    upstream = None
+    with ieee():
+        y = value(*case.inputs, **case.options)
+        limit = np.broadcast_to(bound(u, *wide.inputs, **wide.options) + tiny, y.shape)
+        if gradients is not None:
+            upstream = random_direction(np.random.default_rng(UPSTREAM_SEED), y.shape).astype(dtype)
+            found = gradients[0](upstream, *case.inputs, **case.options)
+            limits = gradients[1](u, upstream.astype(np.float64), *wide.inputs, **wide.options)
+            for grad, error in zip(found, limits, strict=True):
+                if grad is not None:
+                    pairs.append((grad, np.broadcast_to(error + tiny, grad.shape)))
+    return _Expected(y, limit, upstream, pairs)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One way to run the case: in a dtype, on a device, under a plan."""
+
+    fn: Callable[..., Any]
+    name: str
+    case: Case
+    dtype: np.dtype
+    device: str
+    plan: str
+
+    def call(self, *, record: bool = False) -> tuple[Any, list[tuple[str, Tensor]]]:
+        """fn's result; with `record` also the Tensors that gradients belong to, by name."""
+        names = [f.name for f in fields(self.case) if f.name not in Case.__dataclass_fields__]
+        arguments = dict(zip(names, self.case.inputs, strict=True)) | self.case.options
+        leaves: list[tuple[str, Tensor]] = []
+        for key in names + [key for key in DIFFERENTIABLE.get(self.name, ()) if key in self.case.options]:
+            several = isinstance(arguments[key], list)
+            values = [self._placed(value) for value in (arguments[key] if several else [arguments[key]])]
+            for i, value in enumerate(values):
+                if record and _is_float(value) and key in DIFFERENTIABLE.get(self.name, names):
+                    values[i] = Tensor(value, requires_grad=True)
+                    leaves.append((f"{key}[{i}]" if several else key, values[i]))
+            arguments[key] = values if several else values[0]
+        inputs = [arguments.pop(name) for name in names]
+        state = streams.get_state()
+        try:
+            streams.manual_seed(0)
+            return self.fn(*inputs, **arguments), leaves
+        finally:
+            streams.set_state(state)
+
+    def _placed(self, value: Any) -> Any:
+        return backend.asarray(value, self.device) if _is_float(value) else value
+
+    def compare(self, what: str, found: Array, expected: Array, limit: Array) -> None:
+        """AssertionError naming the element that is furthest outside its bound."""
+        if found.dtype != self.dtype or found.shape != expected.shape:
+            raise self.wrong(f"{what} is {found.dtype} {found.shape}, expected {self.dtype} {expected.shape}")
+        with ieee():
+            error = np.abs(found - expected)
+            near = (found == expected) | (error <= limit) | (np.isnan(found) & np.isnan(expected))
+            ratio = np.where(near, 0.0, np.nan_to_num(error / limit, nan=np.inf))
+        if near.all():
+            return
+        worst = np.unravel_index(int(ratio.argmax()), expected.shape)
+        raise self.wrong(
+            f"{what}: {near.size - int(near.sum())} of {near.size} elements are further from the reference "
+            f"than rounding explains\n  worst element {list(map(int, worst))}: found "
+            f"{float(found[worst])!r}, reference {float(expected[worst])!r}, error {error[worst]:.3g}, bound "
+            f"{limit[worst]:.3g}"
+        )
+
+    def wrong(self, what: str) -> AssertionError:
+        """The failure, with how the case was run, and the case."""
+        plan = "" if self.plan == "auto" else f", plan {self.plan}"
+        return AssertionError(
+            f"agree: {self.name} ({self.dtype} on {self.device}{plan}): {what}\n  for {self.case!r}"
+        )
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, backend.Array) and value.dtype.kind == "f"
+
+
+def _check(run: _Run, expected: _Expected) -> None:
+    """The output on arrays, the output on Tensors, and the gradients."""
+    y, _ = run.call()
+    run.compare("output", y.numpy() if isinstance(y, Tensor) else y, expected.y, expected.limit)
+    if expected.upstream is None or not isinstance(y, Tensor):
         return
-    ratio = np.where(outside, error / limit, 0.0)
-    worst = np.unravel_index(int(np.nan_to_num(ratio, nan=np.inf).argmax()), expected.shape)
-    raise AssertionError(
-        f"agree: {what}: {int(outside.sum())} of {outside.size} elements are further from the reference than "
-        f"rounding explains\n  worst element {list(map(int, worst))}: found {float(found[worst])!r}, "
-        f"reference {float(expected[worst])!r}, error {error[worst]:.3g}, bound {limit[worst]:.3g}\n"
-        f"  for {case!r}"
-    )
+    y, leaves = run.call(record=True)
+    run.compare("recorded output", y.numpy(), expected.y, expected.limit)
+    names = ", ".join(name for name, _ in leaves)
+    if len(leaves) != len(expected.gradients):
+        raise ValueError(
+            f"agree: {run.name}: the reference has {len(expected.gradients)} gradients, but {len(leaves)} "
+            f"arrays can have one: {names}"
+        )
+    if not y.requires_grad:
+        raise run.wrong(f"the output does not depend on {names}: nothing was recorded")
+    y.backward(Tensor(backend.asarray(expected.upstream.copy(), run.device)))
+    for (name, leaf), (grad, limit) in zip(leaves, expected.gradients, strict=True):
+        if leaf.grad is None:
+            raise run.wrong(f"{name} got no gradient")
+        run.compare(f"gradient of {name}", leaf.grad.numpy(), grad, limit)

@@ -130,6 +130,24 @@ class Call:
         self._check_memory(tensors, g, found)
         return found
 
+    def check_second_backward(self, upstream: Array) -> None:
+        """A kept graph has no memory: -2 times the upstream gives -2 times the gradients, to the bit."""
+        tensors = self._tensors(self.wanted)
+        with _same_randomness():
+            y = self(tensors)
+        found: list[list[Array]] = []
+        for factor in (1.0, -2.0):
+            y.backward(factor * upstream, retain_graph=True)
+            found.append([factor * tensors[k].grad.data for k in self.wanted])
+            for k in self.wanted:
+                tensors[k].grad = None
+        for k, first, second in zip(self.wanted, *found):
+            if not np.array_equal(4 * first, second):
+                raise self.wrong(
+                    "a second backward through the same graph, from -2 times the upstream gradient, does not "
+                    f"give -2 times the gradient of {self.names[k]}: something is remembered from the first"
+                )
+
     def _tensors(
         self, differentiable: Sequence[int], k: int | None = None, moved: Array | None = None
     ) -> list[Any]:

@@ -76,7 +76,8 @@ def gradcheck(
 
     Also checked: fn leaves its inputs and the upstream gradient alone; output and gradients are float64,
     gradients have their input's shape, share no memory with one another, the inputs or the upstream, are the
-    same bits in a second run, and the same values when asked for one at a time.  ValueError when there is
+    same bits in a second run, the same values when asked for one at a time, and follow the upstream in a
+    second backward through one graph.  ValueError when there is
     nothing to check; TypeError for method="complex" where fn does not compute on complex numbers.
     """
     settings = settings or GradcheckSettings()
@@ -95,6 +96,7 @@ def gradcheck(
             _check_direction(call, k, y, upstream, gradients[k], direction)
         if settings.sweep:
             _check_order(call, along(call, k, y, upstream, gradients[k], direction))
+    call.check_second_backward(upstream)
     return True
 
 

@@ -389,6 +389,22 @@ def test_a_gradient_that_needs_another_ones_company_is_caught() -> None:
         gradcheck(product(first, second), X, Y)
 
 
+def test_what_is_remembered_from_a_first_backward_is_caught() -> None:
+    """Work shared between vjps must be done anew for another upstream gradient."""
+
+    def multiply(a: Array, b: Array) -> Any:
+        memory: list[Array] = []
+
+        def grad_a(g: Array) -> Array:
+            memory.append(g)
+            return memory[0] * b
+
+        return a * b, (grad_a, lambda g: g * a)
+
+    with pytest.raises(AssertionError, match=r"second backward through the same graph.*gradient of a"):
+        gradcheck(op(multiply), X, Y)
+
+
 def test_gradients_that_share_memory_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that forgot to copy what two vjps both return."""
     monkeypatch.setattr(autograd, "_fresh", lambda g, leaving: [True] * len(leaving))

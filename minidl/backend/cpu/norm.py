@@ -3,8 +3,8 @@ pixels; over neighbouring channels row by row.
 
 An array (N, H, W, C) is M = N*H*W rows of C numbers. Sums over the rows are made in chunks of `_CHUNK` rows,
 one after the other within a chunk, and the chunks are added in order in float64: the same bits for any number
-of threads, and rounding that does not grow with M. Variances are sums of squares about the first row, not
-about zero, so that a large offset costs no digits.
+of threads, and rounding that does not grow with M. Variances are sums of squares about each chunk's own
+mean, not about zero, so that a large offset costs no digits.
 
 Neighbours are added afresh for every channel, never by a running sum, which would lose the small ones beside
 a large one. A row stays in the innermost cache meanwhile, so that doing it again in the gradient is cheaper

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray
-Bound = Callable[..., Any]  # (u, *inputs, **options) -> the largest error allowed, per output element
+# (u, *inputs, **options) -> the largest error allowed, per output element; of a gradient (u, g, *inputs,
+# **options) -> a tuple with that for each array
+Bound = Callable[..., Any]
 
 LIBRARY = 8  # exp, log, tanh, pow: libraries stay within 4 units in the last place, which are 8 roundings
 
 
-def gamma(n: float, u: float) -> float:
+def gamma(n: Any, u: float) -> Any:
     """The relative error of n roundings in a row."""
     return n * u / (1 - n * u)
 
@@ -21,6 +23,18 @@ def exact(u: float, *inputs: Any, **options: Any) -> float:
     return 0.0
 
 
+def exact_gradient(u: float, g: Array, *inputs: Any, **options: Any) -> tuple[float]:
+    """Of an op with one array: the values of g are moved or chosen."""
+    return (0.0,)
+
+
 def roundings(op: Callable[..., Array], count: int) -> Bound:
     """`count` roundings of the result, element by element."""
     return lambda u, *inputs, **options: gamma(count, u) * np.abs(op(*inputs, **options))
+
+
+def gradient_roundings(gradients: Callable[..., tuple[Array, ...]], count: int) -> Bound:
+    """The same of an op's gradients, where nothing is added up."""
+    return lambda u, *inputs, **options: tuple(
+        gamma(count, u) * np.abs(grad) for grad in gradients(*inputs, **options)
+    )

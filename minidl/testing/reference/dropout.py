@@ -10,6 +10,8 @@ from minidl.testing.reference.elementwise import where
 
 Array = np.ndarray
 
+STREAM = 2  # the number of the stream of masks: init, shuffle, dropout, augment
+
 
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
     """Philox4x32-10: four random 32-bit words from four words of counter and two of key.
@@ -43,11 +45,18 @@ def dropout_mask(shape: Sequence[int], p: float, *, seed: int, stream: int, call
     ).reshape(shape)
 
 
-def dropout(x: Any, p: float, *, training: bool, seed: int, stream: int, call: int) -> Array:
-    """x / (1 - p) where the mask keeps it, else 0; x itself outside training."""
+def dropout(x: Any, p: float, *, training: bool, seed: int = 0, stream: int = STREAM, call: int = 0) -> Array:
+    """x / (1 - p) where the mask keeps it, else 0; x itself outside training.
+
+    Without seed and call, the mask is the one that follows manual_seed(0).
+    """
     x = np.asarray(x, np.float64)
-    return (
-        where(dropout_mask(x.shape, p, seed=seed, stream=stream, call=call), x / (1 - p), 0.0)
-        if training
-        else x.copy()
-    )
+    if not training or p == 0:
+        return x.copy()
+    kept = dropout_mask(x.shape, p, seed=seed, stream=stream, call=call)
+    return where(kept, x / (1 - p) if p < 1 else x, 0.0)
+
+
+def dropout_gradients(g: Any, x: Any, p: float, **options: Any) -> tuple[Array]:
+    """g, dropped and scaled as x was."""
+    return (dropout(g, p, **options),)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.testing.reference.elementwise import div, exp, log, sub
+from minidl.testing.reference.elementwise import div, exp, log, mul, sub
 from minidl.testing.reference.sums import dot, max, sum
 
 Array = np.ndarray
@@ -17,10 +17,21 @@ def softmax(x: Any, axis: int = -1) -> Array:
     return div(powers, sum(powers, axis, keepdims=True))
 
 
+def softmax_gradients(g: Any, x: Any, axis: int = -1) -> tuple[Array]:
+    """y[k] * (g[k] - sum over j of g[j] * y[j]), along `axis`: d y[j] / d x[k] is y[k] * ([j = k] - y[j])."""
+    y = softmax(x, axis)
+    return (mul(y, sub(g, sum(mul(g, y), axis, keepdims=True))),)
+
+
 def log_softmax(x: Any, axis: int = -1) -> Array:
     """x - log(sum of exp(x)) along `axis`."""
     below = _below_largest(x, axis)
     return sub(below, log(sum(exp(below), axis, keepdims=True)))
+
+
+def log_softmax_gradients(g: Any, x: Any, axis: int = -1) -> tuple[Array]:
+    """g[k] - p[k] * sum over j of g[j], along `axis`, with p = softmax(x)."""
+    return (sub(g, mul(softmax(x, axis), sum(g, axis, keepdims=True))),)
 
 
 def _below_largest(x: Any, axis: int) -> Array:
@@ -57,3 +68,32 @@ def cross_entropy(
         return losses
     total, weight = math.fsum(losses), math.fsum(weights)
     return np.array(total if reduction == "sum" else total / weight if weight else math.nan)
+
+
+def cross_entropy_gradients(
+    g: Any,
+    logits: Any,
+    labels: Any,
+    *,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    class_weight: Any = None,
+) -> tuple[Array]:
+    """g * (p[n, k] * sum of q - q[k]), with q[k] = w[k] * s / K, and (1 - s) * w[t] more at the label t.
+
+    Nothing where the label is ignored; the mean divides g by the sum of w[t] over the labels that count.
+    """
+    p = softmax(logits)
+    k = p.shape[-1]
+    w = np.ones(k) if class_weight is None else np.asarray(class_weight, np.float64)
+    rows = [(n, t) for n, t in enumerate(np.asarray(labels).tolist()) if t != ignore_index]
+    arriving = np.broadcast_to(np.asarray(g, np.float64), len(p))
+    if reduction == "mean":
+        arriving = arriving / (math.fsum(w[t] for _, t in rows) or math.nan)
+    grad = np.zeros_like(p)
+    for n, t in rows:
+        q = label_smoothing / k * w
+        q[t] += (1 - label_smoothing) * w[t]
+        grad[n] = arriving[n] * (p[n] * math.fsum(q) - q)
+    return (grad,)
