@@ -26,6 +26,8 @@ Array = np.ndarray
 
 SLACK = 1e-6  # what a numeric slope is trusted to, relative to its size: the step's error of second order
 ROUNDINGS = 64  # how many roundings of the values moved we allow the function itself, per output element
+PROBES = 4  # how often the inputs are moved by up to so many roundings, to see what fn makes of it,
+PROBED = 8  # and how many times that fn may be off
 COMPLEX_STEP = 1e-100  # its square vanishes beside 1, so the imaginary part is the derivative to rounding
 COMPLEX_SLACK = 1e-11  # of the slopes and the output: nothing is subtracted, only the function itself rounds
 ORDER = 1.8  # of a sweep: 2 in theory, and the fourth-order term still bends the line a little
@@ -90,10 +92,11 @@ def gradcheck(
     _check_gradients(call, upstream, gradients)
     for k in call.wanted:
         direction = random_direction(rng, call.leaves[k].shape)
+        rounding = _rounding(call, k, y)
         if settings.full:
-            _check_jacobian(call, k, y)
+            _check_jacobian(call, k, y, rounding)
         else:
-            _check_direction(call, k, y, upstream, gradients[k], direction)
+            _check_direction(call, k, y, rounding, upstream, gradients[k], direction)
         if settings.sweep:
             _check_order(call, along(call, k, y, upstream, gradients[k], direction))
     call.check_second_backward(upstream)
@@ -137,18 +140,19 @@ def _check_gradients(call: Call, upstream: Array, gradients: dict[int, Array]) -
 
 
 def _check_direction(
-    call: Call, k: int, y: Array, upstream: Array, gradient: Array, direction: Array
+    call: Call, k: int, y: Array, rounding: Array, upstream: Array, gradient: Array, direction: Array
 ) -> None:
     """<gradient, direction> against <upstream, change of the output along the direction>."""
-    low, high, noise = _slopes(call, k, y, direction)
+    low, high, noise = _slopes(call, k, y, rounding, direction)
     _refuse_vacuous(call, k, low, high, noise)
     analytic = float(np.vdot(gradient, direction))
     least, most, slack = _weigh(upstream, low, high, noise)
     if least - slack <= analytic <= most + slack:
         return
     sweep = along(call, k, y, upstream, gradient, direction)
+    worst = _worst_element(call, k, y, rounding, upstream, gradient)
     raise call.wrong(
-        f"the gradient of {call.names[k]} is wrong\n  {_worst_element(call, k, y, upstream, gradient)}\n"
+        f"the gradient of {call.names[k]} is wrong\n  {worst}\n"
         f"  along a random direction: analytic {analytic:.8g}, numeric {_interval(least, most)}, "
         f"tolerance {slack:.2g}\n"
         f"  shrinking the step, the error falls with its power {sweep.order:.2g} (2: right gradient of a "
@@ -162,14 +166,16 @@ def _check_order(call: Call, sweep: Convergence) -> None:
         raise call.wrong(f"the error does not fall with the square of the step\n  {sweep}")
 
 
-def _check_jacobian(call: Call, k: int, y: Array) -> None:
+def _check_jacobian(call: Call, k: int, y: Array, rounding: Array) -> None:
     """d y[j] / d x[i] for all i and j: a backward per output element, two steps per input element."""
     analytic = np.empty(y.shape + call.leaves[k].shape)
     for j in np.ndindex(y.shape):
         upstream = np.zeros_like(y)
         upstream[j] = 1.0
         analytic[j] = call.gradients(upstream, [k])[k]
-    everything = [(i, *_slopes(call, k, y, direction)) for i, direction in unit_directions(call.leaves[k])]
+    everything = [
+        (i, *_slopes(call, k, y, rounding, direction)) for i, direction in unit_directions(call.leaves[k])
+    ]
     _refuse_vacuous(call, k, *(np.stack([entry[part] for entry in everything]) for part in (1, 2, 3)))
     worst, text = 0.0, ""
     for i, low, high, noise in everything:
@@ -187,11 +193,25 @@ def _check_jacobian(call: Call, k: int, y: Array) -> None:
         raise call.wrong(f"the gradient of {call.names[k]} is wrong\n  {text}")
 
 
-def _slopes(call: Call, k: int, y: Array, direction: Array) -> tuple[Array, Array, Array]:
+def _rounding(call: Call, k: int, y: Array) -> Array:
+    """What fn's own rounding does to every output element, seen by moving leaf k by a few roundings.
+
+    Where large numbers cancel inside fn (two nearly equal pixels, normalised), it is far more than a rounding
+    of the output.
+    """
+    rng = np.random.default_rng(call.settings.seed)
+    x, seen = call.leaves[k], np.zeros_like(y)
+    for _ in range(PROBES):
+        moved = x * (1 + np.finfo(np.float64).eps * rng.uniform(-ROUNDINGS, ROUNDINGS, x.shape))
+        seen = np.fmax(seen, np.abs(call.value(k, np.asarray(moved)) - y))
+    return PROBED * seen
+
+
+def _slopes(call: Call, k: int, y: Array, rounding: Array, direction: Array) -> tuple[Array, Array, Array]:
     """The smaller and the larger one-sided slope of every output element, and what they are trusted to.
 
-    The trust: SLACK for the step, and ROUNDINGS of what enters a difference, divided by the step: the output
-    itself, and the output's response to a rounding of the inputs.
+    The trust: SLACK for the step, and what rounding adds to a difference, divided by the step: ROUNDINGS of
+    the output itself and of its response to a rounding of the inputs, and what was seen (`_rounding`).
     """
     eps, x = call.settings.eps, call.leaves[k]
     if call.settings.method == "complex":
@@ -207,7 +227,8 @@ def _slopes(call: Call, k: int, y: Array, direction: Array) -> tuple[Array, Arra
         )
     steepest = np.maximum(np.abs(left), np.abs(right))
     one_rounding = np.finfo(np.float64).eps * (np.abs(y) + steepest * float(np.abs(x).max()))
-    return np.minimum(left, right), np.maximum(left, right), SLACK * steepest + ROUNDINGS * one_rounding / eps
+    noise = SLACK * steepest + (ROUNDINGS * one_rounding + rounding) / eps
+    return np.minimum(left, right), np.maximum(left, right), noise
 
 
 def _weigh(upstream: Array, low: Array, high: Array, noise: Array) -> tuple[float, float, float]:
@@ -226,13 +247,13 @@ def _refuse_vacuous(call: Call, k: int, low: Array, high: Array, noise: Array) -
         )
 
 
-def _worst_element(call: Call, k: int, y: Array, upstream: Array, gradient: Array) -> str:
+def _worst_element(call: Call, k: int, y: Array, rounding: Array, upstream: Array, gradient: Array) -> str:
     """Which element of a wrong gradient is furthest off, found by moving one element at a time."""
     worst, text = -np.inf, ""
     for count, (i, direction) in enumerate(unit_directions(call.leaves[k])):
         if count == DIAGNOSED:
             break
-        least, most, slack = _weigh(upstream, *_slopes(call, k, y, direction))
+        least, most, slack = _weigh(upstream, *_slopes(call, k, y, rounding, direction))
         analytic = float(gradient[i])
         excess = max(least - analytic, analytic - most) - slack
         if excess > worst:

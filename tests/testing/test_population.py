@@ -16,7 +16,7 @@ from minidl.backend import plans
 from minidl.testing import strategies
 from minidl.testing.strategies import Layer
 
-DRAWS = {"windows": 600, "conv2d": 300, "getitem": 300}  # those of many kinds
+DRAWS = {"windows": 600, "conv2d": 300, "getitem": 300, "layer_stacks": 200}  # those of many kinds
 USUAL_DRAWS = 100
 STRATEGIES: dict[str, Callable[[], Any]] = strategies.CASES | {
     "windows": strategies.windows,

@@ -34,6 +34,21 @@ def test_opposite_filters_stand_before_every_fused_relu(case: StackCase) -> None
             np.testing.assert_array_equal(module.weight.data[..., 1], -module.weight.data[..., 0])
 
 
+@given(strategies.layer_stacks())
+def test_relu_passes_one_channel_of_a_batch_norm_and_part_of_another(case: StackCase) -> None:
+    network = case.build()
+    seen = []
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.activation = None
+            module.register_forward_hook(lambda module, inputs, y: seen.append((inputs[0].data, y.data)))
+    network(case.x)
+    for x, y in seen:
+        assert y[..., 0].min() > 0
+        if x[..., 1].std() > 1e-6:  # else the ReLU before it passed nothing of this channel
+            assert y[..., 1].min() < 0 < y[..., 1].max()
+
+
 def test_a_stack_in_another_dtype() -> None:
     case = StackCase(x=np.zeros((3, 1, 1, 2)), layers=(Layer("BatchNorm2d", {"num_features": 2}),))
     assert {value.dtype for value in case.astype(np.float32).build().state_dict().values()} == {

@@ -1,11 +1,12 @@
 """Small random networks: layers behind and beside one another, valid by construction.
 
 A stack is drawn from its input on: every unit is given the size and channels that arrive and chooses among
-what fits. In training every parameter has influence on the output, so that a gradient of zeros never passes
-for a proof; three rules see to it. A ReLU follows every convolution with a bias and every batch norm, or the
-next batch norm would take bias and shift out again. A convolution with a ReLU has two filters of opposite
-sign, of which one passes. And a batch holds at least three images: normalised, two numbers are -1 and 1
-whatever they were.
+what fits. The image always has influence on the output, and the parameters have it but for rare accidents, so
+that no gradient of zeros passes for a proof; four rules see to it. A convolution in front of a batch norm has
+no bias, and a batch norm is followed by a ReLU, or the next batch norm would take bias and shift out again. A
+convolution with a ReLU has two filters of opposite sign, of which one passes. A batch norm shifts one channel
+so far that the ReLU passes all of it, and one so little that it passes a part. And a batch holds at least
+three images: normalised, two numbers are -1 and 1 whatever they were.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from minidl.window import window
 Array = np.ndarray
 Draw = st.DrawFn
 
-MASKED = 16  # dropout needs so many elements: it drops all of them once in 0.25**-16 = 4e9 calls
+MASKED = 32  # dropout needs so many elements, or it might drop all that a ReLU has passed
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,10 @@ class StackCase:
         finally:
             streams.set_state(before)
         rng = np.random.default_rng(self.seed)
+        n, h, w, _ = self.x.shape
+        grown = len(self.layers)  # a padded pool adds at most a row and a column
         for module in network.modules():
-            _vary(module, rng)
+            _vary(module, rng, n * (h + grown) * (w + grown))
         return network.to(dtype=self.x.dtype if dtype is None else dtype)
 
     def astype(self, dtype: Any) -> "StackCase":
@@ -83,23 +86,30 @@ class StackCase:
         printer.text(repr(self))
 
 
-def _vary(module: nn.Module, rng: np.random.Generator) -> None:
-    """Biases, scales and shifts away from 0 and 1; opposite filters where a ReLU follows."""
-    if isinstance(module, nn.BatchNorm2d):
-        module.weight.data[...] = rng.uniform(0.5, 1.5, module.weight.shape)
+def _vary(module: nn.Module, rng: np.random.Generator, most: int) -> None:
+    """Biases, scales and shifts away from 0 and 1, as the rules above have it.
+
+    Of m <= `most` normalised numbers the largest lies between 1 / sqrt(m) and sqrt(m), and the smallest so
+    below 0.
+    """
     if isinstance(module, (nn.BatchNorm2d, nn.Conv2d, nn.Linear)) and module.bias is not None:
         module.bias.data[...] = rng.uniform(0.05, 0.2, module.bias.shape)
+    if isinstance(module, nn.BatchNorm2d):
+        module.weight.data[...] = rng.uniform(0.5, 1.5, module.weight.shape)
+        module.bias.data[0] = module.weight.data[0] * np.sqrt(most)
+        module.bias.data[1] = -module.weight.data[1] / (2 * np.sqrt(most))
     if isinstance(module, nn.Conv2d) and module.activation:
         module.weight.data[..., 1] = -module.weight.data[..., 0]
 
 
 @dataclass(frozen=True)
 class _Flow:
-    """What arrives at a unit: the number of images, their size, their channels."""
+    """What arrives at a unit: how many images, of which size and channels, and if a batch norm follows."""
 
     n: int
     size: tuple[int, int]
     channels: int
+    normalised_later: bool = False
 
 
 _Unit = tuple[list[Layer], _Flow]
@@ -119,7 +129,9 @@ def layer_stacks(
     flow = _Flow(draw(st.integers(3, 4)), (draw(side), draw(side)), draw(st.integers(1, max_channels)))
     x = draw(arrays((flow.n, *flow.size, flow.channels), dtype=dtype))
     layers: list[Layer] = []
-    for unit in draw(st.lists(st.sampled_from(_UNITS), min_size=1, max_size=max_units)):
+    units = draw(st.lists(st.sampled_from(_UNITS), min_size=1, max_size=max_units))
+    for i, unit in enumerate(units):
+        flow = replace(flow, normalised_later=_normalised_convolution in units[i + 1 :])
         added, flow = unit(draw, flow)
         layers += added
     if draw(st.booleans()):
@@ -128,18 +140,15 @@ def layer_stacks(
 
 
 def _convolution(draw: Draw, flow: _Flow) -> _Unit:
-    """With ReLU, with bias or without; or neither."""
-    if draw(st.booleans()):
-        options = {"activation": "relu", "bias": draw(st.booleans())}
-        layer, flow = _conv2d(draw, flow, options, least_filters=2)
-    else:
-        layer, flow = _conv2d(draw, flow, {"bias": False})
+    """With ReLU or without."""
+    relu = draw(st.booleans())
+    layer, flow = _conv2d(draw, flow, {"activation": "relu"} if relu else {}, least_filters=2 if relu else 1)
     return [layer], flow
 
 
 def _normalised_convolution(draw: Draw, flow: _Flow) -> _Unit:
     """Convolution, batch norm, ReLU; the ReLU fused or not."""
-    layer, flow = _conv2d(draw, flow, {"bias": False})
+    layer, flow = _conv2d(draw, replace(flow, normalised_later=True), {}, least_filters=2)
     norm: dict[str, Any] = {"num_features": flow.channels}
     if draw(st.booleans()):
         return [layer, Layer("BatchNorm2d", norm | {"activation": "relu"})], flow
@@ -168,6 +177,7 @@ def _conv2d(
         "out_channels": filters,
         **geometry,
         "groups": groups,
+        "bias": False if flow.normalised_later else draw(st.booleans()),
         **options,
     }
     return Layer("Conv2d", arguments), replace(flow, size=output, channels=filters)
@@ -208,7 +218,7 @@ def _response_norm(draw: Draw, flow: _Flow) -> _Unit:
 
 def _dropout(draw: Draw, flow: _Flow) -> _Unit:
     enough = flow.n * flow.size[0] * flow.size[1] * flow.channels >= MASKED
-    return [Layer("Dropout", {"p": draw(st.sampled_from((0.0, 0.25) if enough else (0.0,)))})], flow
+    return [Layer("Dropout", {"p": draw(st.sampled_from((0.0, 0.25, 0.25) if enough else (0.0,)))})], flow
 
 
 def _branches(draw: Draw, flow: _Flow) -> _Unit:
