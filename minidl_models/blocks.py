@@ -9,14 +9,17 @@ same input, and their channels stand one behind another, in the order of the lis
     "192:7x1p"        7 rows, 1 column
     "320:3s2"         stride 2, no padding; "3s2p" with padding
     "avg 32:1"        3x3 average pool of stride 1, padded, then 1x1 to 32; "max 32:1" likewise
-    "maxs2"           3x3 max pool of stride 2, no padding; "maxs2c" in ceil mode (Caffe's rounding)
+    "maxs2"           3x3 max pool of stride 2, no padding; "maxs2c" in ceil mode (Caffe's rounding), "maxs2p"
+                      to half the size, rounded up, as a padded convolution (ceil mode, where that is even)
     "384:1 {256:1x3p|256:3x1p}"   then two convolutions that read the same 384 channels
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from minidl import Model, Tensor, nn, ops
 from minidl.errors import ShapeError
@@ -72,6 +75,16 @@ class Style:
             return conv
         return nn.Sequential({"conv": conv, "bn": nn.BatchNorm2d(f, eps=self.eps, activation=activation)})
 
+    def stages(self, c: int, table: Mapping[str, str | Sequence[str]]) -> tuple[dict[str, nn.Module], int]:
+        """(the rows of a paper's table as modules by name, channels after the last), reading c channels.
+
+        A row is one path, or a list of branches.
+        """
+        stages = {}
+        for name, row in table.items():
+            stages[name], c = self.path(c, row) if isinstance(row, str) else self.branches(c, row)
+        return stages, c
+
     def branches(self, c: int, specs: Sequence[str]) -> tuple[nn.Module, int]:
         """(the block whose branches are written in `specs`, its channels), reading c channels."""
         paths = [self.path(c, spec) for spec in specs]
@@ -95,6 +108,7 @@ class Style:
             "max": lambda: nn.MaxPool2d(3, 1, padding=1),
             "maxs2": lambda: nn.MaxPool2d(3, 2),
             "maxs2c": lambda: nn.MaxPool2d(3, 2, ceil_mode=True),
+            "maxs2p": lambda: nn.MaxPool2d(3, 2, padding="same"),
         }
         if token in pools:
             return pools[token](), c
@@ -133,6 +147,27 @@ def classifier(c: int, num_classes: int, dropout: float = 0.0) -> nn.Sequential:
     )
 
 
+def initialize(
+    net: nn.Module,
+    *,
+    conv: Callable[[tuple[int, ...]], np.ndarray] | None = None,
+    linear: Callable[[tuple[int, ...]], np.ndarray] | None = None,
+    bias: float = 0.0,
+) -> None:
+    """Draw the weights of every Conv2d by `conv` and of every Linear by `linear`, both shape -> array, in the
+    order the layers run; their biases become `bias`. Without a function such layers stay as they are.
+    """
+    for module in net.modules():
+        if not isinstance(module, (nn.Conv2d, nn.Linear)):
+            continue
+        draw = conv if isinstance(module, nn.Conv2d) else linear
+        if draw is None:
+            continue
+        module.weight = nn.Parameter(draw(module.weight.shape))
+        if module.bias is not None:
+            module.bias = nn.Parameter(np.full(module.bias.shape, bias, np.float32))
+
+
 class Network(Model):
     """Stages run one after another; auxiliary classifiers read some of them while training.
 
@@ -142,6 +177,7 @@ class Network(Model):
     heads       name -> (the stage whose output it reads, module): the auxiliary classifiers
     aux_weight  of each auxiliary loss in the sum that `fit` minimises
     smallest    the fewest rows and columns an image can have
+    head_sizes  the fewest and the most (None: any number) it can have in training with auxiliary classifiers
     """
 
     def __init__(
@@ -153,23 +189,36 @@ class Network(Model):
         smallest: int = 1,
         heads: Mapping[str, tuple[str, nn.Module]] | None = None,
         aux_weight: float = 0.0,
+        head_sizes: tuple[int, int | None] = (1, None),
     ) -> None:
         self.input_shape, self.num_classes, self.smallest = input_shape, num_classes, smallest
-        self.aux_weight = aux_weight
+        self.aux_weight, self.head_sizes = aux_weight, head_sizes
         heads = heads or {}
         self._stages, self._heads = list(stages), {name: at for name, (at, _) in heads.items()}
         for name, module in [*stages.items(), *((name, module) for name, (_, module) in heads.items())]:
             setattr(self, name, module)
 
     def forward(self, x: Tensor) -> Any:
-        if x.ndim == 4 and min(x.shape[1:3]) < self.smallest:
-            raise ShapeError(
-                f"{self.config['name']}: x of shape {x.shape} has images of {x.shape[1]}x{x.shape[2]}; the "
-                f"smallest this network takes are {self.smallest}x{self.smallest}"
-            )
+        self._check_size(x)
         auxiliary = []
         for name in self._stages:
             x = getattr(self, name)(x)
             if self.training:
                 auxiliary += [getattr(self, head)(x) for head, at in self._heads.items() if at == name]
         return (x, tuple(auxiliary)) if auxiliary else x
+
+    def _check_size(self, x: Tensor) -> None:
+        """ShapeError, naming the sizes it takes, for images that are too small or do not fit the heads."""
+        if x.ndim != 4:
+            return  # the first layer says what is wrong
+        found = f"{self.config['name']}: x of shape {x.shape} has images of {x.shape[1]}x{x.shape[2]}; the"
+        if min(x.shape[1:3]) < self.smallest:
+            raise ShapeError(f"{found} smallest this network takes are {self.smallest}x{self.smallest}")
+        least, most = self.head_sizes
+        fits = least <= min(x.shape[1:3]) and (most is None or max(x.shape[1:3]) <= most)
+        if self.training and self._heads and not fits:
+            limit = f"{least}x{least} or more" if most is None else f"{least}x{least} to {most}x{most}"
+            raise ShapeError(
+                f"{found} auxiliary classifiers take {limit} in training; build the network with aux=False "
+                "for other sizes"
+            )

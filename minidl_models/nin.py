@@ -102,7 +102,7 @@ def _conv(channels: int, width: int, kernel: int, batch_norm: bool, last: bool) 
     return conv
 
 
-@zoo_model(paper="Lin et al. 2013, arXiv:1312.4400", year=2013)
+@zoo_model(paper="Lin et al. 2013, arXiv:1312.4400", year=2013, variants=[*_TABLES])
 def nin(
     dataset: str = "cifar10",
     *,

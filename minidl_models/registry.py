@@ -1,7 +1,8 @@
 """The zoo's register: every model function by name, so that the command line and saved files can find it."""
 
 import inspect
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -11,18 +12,27 @@ from minidl import Model
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of the zoo: the function that builds it, and where it comes from."""
+    """One model of the zoo: the function that builds it, where it comes from, and what it can be.
+
+    variants  label -> arguments of `build`, the default first
+    """
 
     build: Callable[..., Model]
     paper: str
     year: int
+    variants: Mapping[str, Mapping[str, Any]]
 
 
 _entries: dict[str, Entry] = {}
 
 
-def zoo_model(*, paper: str, year: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def zoo_model(
+    *, paper: str, year: int, variants: Sequence[str | Mapping[str, Any]]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a model function under its own name.
+
+    variants  the networks it can build, the default first: values of its argument `variant`, or other
+              arguments; each has a row in the table that the zoo's tests compare it with
 
     What it builds remembers the call, so that it can be built again.
     """
@@ -37,17 +47,23 @@ def zoo_model(*, paper: str, year: int) -> Callable[[Callable[..., Any]], Callab
             model.remember_call(build, arguments)
             return model
 
-        _entries[fn.__name__] = Entry(build, paper, year)
+        _entries[fn.__name__] = Entry(build, paper, year, dict(map(_labelled, variants)))
         return build
 
     return register
 
 
+def _labelled(variant: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(label, arguments): "v1" stands for variant="v1", {"shortcut": "A"} is labelled "shortcut=A"."""
+    if isinstance(variant, str):
+        return variant, {"variant": variant}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in variant.items()}
+    return " ".join(f"{name}={text}".replace(" ", "") for name, text in texts.items()), dict(variant)
+
+
 def create(name: str, **arguments: Any) -> Model:
     """Build a model by name.  ValueError for an unknown name or argument."""
-    if name not in _entries:
-        raise ValueError(f"create: there is no model {name!r}; the models are {', '.join(_entries)}")
-    build = _entries[name].build
+    build = entry(name).build
     taken = inspect.signature(build).parameters
     unknown = [key for key in arguments if key not in taken]
     if unknown:
@@ -59,9 +75,11 @@ def create(name: str, **arguments: Any) -> Model:
 
 def names() -> list[str]:
     """All model names, in the order of their papers."""
-    return list(_entries)
+    return sorted(_entries, key=lambda name: _entries[name].year)
 
 
 def entry(name: str) -> Entry:
-    """What the register says of a model."""
+    """What the register says of a model.  ValueError for an unknown name."""
+    if name not in _entries:
+        raise ValueError(f"create: there is no model {name!r}; the models are {', '.join(names())}")
     return _entries[name]

@@ -6,6 +6,8 @@ import numpy as np
 
 from minidl import streams
 
+_TRUNCATED_STD = 0.8796256610342398  # standard deviation of N(0, 1) cut at -2 and 2
+
 
 def normal(shape: tuple[int, ...], std: float, mean: float = 0.0) -> np.ndarray:
     """Normal numbers of a given standard deviation."""
@@ -19,6 +21,43 @@ def he_normal(shape: tuple[int, ...]) -> np.ndarray:
     He et al. 2015, arXiv:1502.01852, equation 10.
     """
     return normal(shape, sqrt(2 / prod(shape[:-1])))
+
+
+def he_normal_fan_out(shape: tuple[int, ...]) -> np.ndarray:
+    """Normal with variance 2 / fan_out, fan_out being all axes but the last but one.
+
+    He et al. 2015, arXiv:1502.01852, equation 14, which keeps the variance of gradients.
+    """
+    return normal(shape, sqrt(2 * shape[-2] / prod(shape)))
+
+
+def truncated_normal(shape: tuple[int, ...], std: float) -> np.ndarray:
+    """Normal numbers of mean 0 within two standard deviations: what falls outside is drawn again.
+
+    `std` is that of the normal distribution before the cut; the numbers' own is 0.880 of it (TensorFlow's
+    convention).
+    """
+    draw = normal(shape, 1.0)
+    outside = np.flatnonzero(np.abs(draw) > 2)
+    while outside.size:
+        draw.flat[outside] = normal((outside.size,), 1.0)
+        outside = outside[np.abs(draw.flat[outside]) > 2]
+    return draw * np.float32(std)
+
+
+def he_truncated_normal(shape: tuple[int, ...]) -> np.ndarray:
+    """`truncated_normal` of variance 2 / fan_in, fan_in being all axes but the last."""
+    return truncated_normal(shape, sqrt(2 / prod(shape[:-1])) / _TRUNCATED_STD)
+
+
+def xavier_uniform(shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform numbers of variance 1 / fan_in, fan_in being all axes but the last.
+
+    Glorot and Bengio 2010, as Caffe reads it: their variance, 2 / (fan_in + fan_out), where both fans agree.
+    """
+    bound = np.float32(sqrt(3 / prod(shape[:-1])))
+    draw = streams.generator("init").random(shape, dtype=np.float32)
+    return bound * (2 * draw - 1)
 
 
 def zeros(shape: tuple[int, ...]) -> np.ndarray:

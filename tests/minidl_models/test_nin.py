@@ -91,7 +91,7 @@ def test_bad_arguments(options: dict, text: str):
 def test_the_register():
     assert "nin" in minidl_models.names()
     assert minidl_models.create("nin", dataset="mnist").num_classes == 10
-    with pytest.raises(ValueError, match="there is no model 'lenet'; the models are nin"):
+    with pytest.raises(ValueError, match="there is no model 'lenet'; the models are alexnet, nin"):
         minidl_models.create("lenet")
     with pytest.raises(
         ValueError, match="nin takes no argument 'depth'; its arguments are dataset, num_classes"
