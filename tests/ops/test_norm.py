@@ -1,5 +1,5 @@
-"""Normalisation: both modes of batch norm and both conventions of local response norm against naive loops,
-running statistics, every gradient path, errors."""
+"""Normalisation: running statistics, every gradient path element by element, both conventions of local
+response norm, errors (test_proofs.py draws the rest)."""
 
 from typing import Any
 
@@ -14,9 +14,6 @@ from minidl.autograd import Tensor, tensor
 from minidl.errors import DTypeError, ShapeError
 from minidl.testing import GradcheckSettings, agree, gradcheck, reference, strategies
 from minidl.testing.strategies import VALUES, ArrayCase, BatchNormCase
-
-# A fused ReLU may close every output of a drawn case; with two values per channel x has almost no gradient.
-MAY_BE_ZERO = GradcheckSettings(allow_zero=True)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -47,16 +44,6 @@ def check_gradients(case: BatchNormCase, settings: GradcheckSettings) -> bool:
         )
 
     return gradcheck(batch_norm, case.x, case.gamma, case.beta, residual, settings=settings)
-
-
-@given(strategies.batch_norm_cases())
-def test_batch_norm(case: BatchNormCase) -> None:
-    assert agree(ops.batch_norm, case)
-
-
-@given(strategies.batch_norm_cases(values=("normal", "ties")))
-def test_batch_norm_gradients(case: BatchNormCase) -> None:
-    assert check_gradients(case, MAY_BE_ZERO)
 
 
 @pytest.mark.parametrize(
@@ -306,12 +293,6 @@ def test_a_first_row_unlike_the_others_costs_no_digits() -> None:
         momentum=1.0,
     )
     np.testing.assert_allclose(running_var, x.astype(np.float64).var(ddof=1), rtol=1e-5)
-
-
-@given(strategies.local_response_norm_cases())
-def test_local_response_norm(case: ArrayCase) -> None:
-    assert agree(ops.local_response_norm, case)
-    assert gradcheck(ops.local_response_norm, case.x, **case.options)
 
 
 @pytest.mark.parametrize("divide_alpha", [True, False])
