@@ -276,10 +276,44 @@ def summary(model: str, arguments: dict[str, Any]) -> None:
 
 
 @main.command()
-def models() -> None:
-    """List the models."""
-    zoo = _zoo()
-    _table({name: f"{_headline(getattr(zoo, name))}  {zoo.entry(name).paper}" for name in zoo.names()})
+@click.argument("networks", metavar="[MODEL[:VARIANT]]...", nargs=-1)
+@click.option("--compare", is_flag=True, help="Side by side, and as ratios to the first.")
+def models(networks: tuple[str, ...], compare: bool) -> None:
+    """List the models (or these) with their variants, parameters, multiply-adds, year and paper.
+
+    Parameters are those without auxiliary classifiers, multiply-adds those of one image. A variant is built
+    by --set variant=VARIANT, or, where it has the form name=value, by --set with that.
+    """
+    from minidl.inspection.comparison import listing, side_by_side
+
+    if compare and not networks:
+        raise click.UsageError("--compare needs models, such as: minidl models --compare alexnet googlenet")
+    if not compare:
+        profiles = [p for network in networks or _zoo().names() for p in _profiles(network)]
+        click.echo(listing(profiles))
+        return
+    profiles = [_profiles(network)[0] for network in networks]
+    click.echo(side_by_side(profiles))
+    for remark in importlib.import_module("minidl_models.counts").remarks([p.name for p in profiles]):
+        click.echo(f"\n{remark}")
+
+
+def _profiles(network: str) -> list[Any]:
+    """The variants of a model, or the one that MODEL:VARIANT names.  ClickException if there is none."""
+    from minidl.inspection.comparison import Profile
+
+    name, _, wanted = network.partition(":")
+    try:
+        entry = _zoo().entry(name)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    if wanted and wanted not in entry.variants:
+        raise click.ClickException(
+            f"{name} has no variant {wanted!r}; its variants are {', '.join(entry.variants)}"
+        )
+    counts = importlib.import_module("minidl_models.counts").read()[name]
+    labels = [wanted] if wanted else list(entry.variants)
+    return [Profile(name, label, entry.paper, entry.year, **counts[label]) for label in labels]
 
 
 @main.group(cls=Commands)

@@ -35,12 +35,15 @@ from minidl_models.resnet_cifar import (
     resnet56,
     resnet110,
 )
+from minidl_models.sources import fetch_weights, pretrained_sources
 from minidl_models.vgg import vgg11, vgg13, vgg16, vgg19
 
 __all__ = [
     "create",
     "entry",
     "names",
+    "pretrained_sources",
+    "fetch_weights",
     "nin",
     "alexnet",
     "vgg11",

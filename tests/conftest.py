@@ -1,8 +1,12 @@
-"""Settings of the whole suite: the Hypothesis profiles, and seeded random streams for every test.
+"""Settings of the whole suite: the Hypothesis profiles, seeded random streams for every test, a web server.
 
 `ci` is the default and draws the same examples every time; `pytest --hypothesis-profile=intense` draws 1,000
 new ones per property.
 """
+
+import http.server
+import threading
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -17,3 +21,39 @@ settings.load_profile("ci")
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     streams.manual_seed(0)
+
+
+class Web:
+    """What a local web server offers, by file name, and what was asked of it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.files: dict[str, bytes] = {}
+        self.asked: list[str] = []
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """A web server on this machine."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.removeprefix("/")
+            site.asked.append(name)
+            data = site.files.get(name)
+            self.send_response(404 if data is None else 200)
+            self.send_header("Content-Length", str(len(data or b"")))
+            self.end_headers()
+            self.wfile.write(data or b"")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        site = Web(f"http://127.0.0.1:{server.server_address[1]}/")
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield site
+        server.shutdown()
+        thread.join()

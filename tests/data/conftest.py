@@ -1,9 +1,7 @@
 """Small data sets in the official formats, with the table of checksums that belongs to them."""
 
 import gzip
-import http.server
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import md5
 from pathlib import Path
@@ -72,37 +70,3 @@ def mnist_files(mnist_arrays: dict[str, np.ndarray]) -> dict[str, bytes]:
 def mnist_root(install: Install, mnist_files: dict[str, bytes]) -> Path:
     """A root folder that holds a small MNIST; downloads find nobody."""
     return install("mnist", mnist_files)
-
-
-class Web:
-    """What a local web server offers, by file name, and what was asked of it."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.files: dict[str, bytes] = {}
-        self.asked: list[str] = []
-
-
-@pytest.fixture
-def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            name = self.path.removeprefix("/")
-            site.asked.append(name)
-            data = site.files.get(name)
-            self.send_response(404 if data is None else 200)
-            self.send_header("Content-Length", str(len(data or b"")))
-            self.end_headers()
-            self.wfile.write(data or b"")
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        site = Web(f"http://127.0.0.1:{server.server_address[1]}/")
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield site
-        server.shutdown()
-        thread.join()
