@@ -5,6 +5,7 @@ every op of minidl and its gradients. The one decision behind it: a case is roun
 reference computes in float64 from the rounded values, once for every device and plan that has to agree.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -51,7 +52,8 @@ def agree(
 
     For an op of minidl the reference and the bounds are found by its name. For one's own give `reference`, a
     function of the same arguments that computes in float64, and `bound`, a function of the unit roundoff and
-    the same arguments that returns the largest error allowed, as an array or a number. To have its gradients
+    the same arguments that returns the largest error allowed, as an array or a number (for a convolution it
+    may also take algorithm=, the name of what runs). To have its gradients
     compared too, give `gradients`, the pair of both for them: they take g, the gradient arriving at the
     result, before the arguments, and return a tuple, None for an array that is None, else one entry per
     positional array of floats.  ValueError where nothing is known to compare with.
@@ -60,34 +62,46 @@ def agree(
     known = _known(name, reference, bound, gradients)
     for dtype in map(np.dtype, dtypes):
         rounded = case.astype(dtype)
-        expected = _expect(*known, rounded, dtype)
+        values = _values(known, rounded, dtype)
         for device in usable_devices() if devices is None else devices:
-            for plan in _distinct_plans(name, rounded, dtype, device) if plans is None else plans:
+            for plan, algorithm in _plans(name, rounded, dtype, device, plans):
                 run = _Run(fn, name, rounded, dtype, device, plan)
                 with registry.force_plan(plan):
-                    _check(run, expected)
+                    _check(run, _expect(known, values, rounded, dtype, algorithm))
     return True
 
 
-def _distinct_plans(name: str, case: Case, dtype: np.dtype, device: str) -> list[str]:
-    """Forced plans under which a convolution runs different algorithms; one that is not valid here would only
-    run the usual one again."""
+def _plans(
+    name: str, case: Case, dtype: np.dtype, device: str, wanted: Sequence[str] | None
+) -> list[tuple[str, str]]:
+    """(a plan to force, the algorithm that a convolution then runs; "" for other ops).
+
+    Those that are wanted, or all that run different algorithms: one that is not valid here would only run the
+    usual one again.
+    """
     if name != "conv2d":
-        return ["auto"]
+        return [(plan, "") for plan in wanted or ["auto"]]
     x, weight, *_ = case.inputs
     options = {key: case.options[key] for key in ("stride", "padding", "dilation") if key in case.options}
     geometry = window(name, x.shape[1:3], weight.shape[:2], **options)
     choose = backend.of(backend.asarray(x, device)).choose_plan
-    runs: dict[str, str] = {}  # algorithm -> the first name that forces it
-    for plan in registry.NAMES:
+    runs: dict[str, str] = {}  # plan -> algorithm
+    for plan in registry.NAMES if wanted is None else wanted:
         with registry.force_plan(plan):
-            runs.setdefault(choose(geometry, dtype, case.options.get("groups", 1)).name, plan)
-    return list(runs.values())
+            groups = case.options.get("groups", 1)
+            runs[plan] = choose(geometry, dtype, groups, x.shape[3], weight.shape[3], x.shape[0]).name
+    if wanted is not None:
+        return list(runs.items())
+    distinct: dict[str, str] = {}
+    for plan, algorithm in runs.items():
+        distinct.setdefault(algorithm, plan)
+    return [(plan, algorithm) for algorithm, plan in distinct.items()]
 
 
-def _known(
-    name: str, value: Value | None, bound: Bound | None, gradients: Gradients | None
-) -> tuple[Value, Bound, Gradients | None]:
+Known = tuple[Value, Bound, Gradients | None]
+
+
+def _known(name: str, value: Value | None, bound: Bound | None, gradients: Gradients | None) -> Known:
     """What to compare with: as given, or by the name of the op.  ValueError without."""
     if value is None and name in bounds.FORWARD:
         value = getattr(reference, name)
@@ -109,26 +123,44 @@ class _Expected:
     gradients: list[tuple[Array, Array]]  # value and limit, one per array that was given
 
 
-def _expect(
-    value: Value, bound: Bound, gradients: Gradients | None, case: Case, dtype: np.dtype
-) -> _Expected:
-    """Everything to compare with, for a case in its dtype."""
+@dataclass(frozen=True)
+class _Values:
+    """What the reference says: the result, the upstream gradient, and the gradients for it."""
+
+    y: Array
+    upstream: Array | None
+    gradients: tuple[Array | None, ...]
+
+
+def _values(known: Known, case: Case, dtype: np.dtype) -> _Values:
+    """Computed in float64 from a case in its dtype."""
+    value, _, gradients = known
+    with ieee():
+        y = value(*case.inputs, **case.options)
+        if gradients is None:
+            return _Values(y, None, ())
+        upstream = random_direction(np.random.default_rng(UPSTREAM_SEED), y.shape).astype(dtype)
+        return _Values(y, upstream, gradients[0](upstream, *case.inputs, **case.options))
+
+
+def _expect(known: Known, values: _Values, case: Case, dtype: np.dtype, algorithm: str) -> _Expected:
+    """The values with their limits."""
+    _, bound, gradients = known
     wide = case.astype(np.float64)
+    options = dict(wide.options)
+    if algorithm and "algorithm" in inspect.signature(bound).parameters:
+        options["algorithm"] = algorithm
     u = float(np.finfo(dtype).eps + np.finfo(np.float64).eps) / 2  # the reference rounds too, in float64
     tiny = np.finfo(dtype).tiny  # smaller numbers have fewer digits
     pairs: list[tuple[Array, Array]] = []
-    upstream = None
     with ieee():
-        y = value(*case.inputs, **case.options)
-        limit = np.broadcast_to(bound(u, *wide.inputs, **wide.options) + tiny, y.shape)
-        if gradients is not None:
-            upstream = random_direction(np.random.default_rng(UPSTREAM_SEED), y.shape).astype(dtype)
-            found = gradients[0](upstream, *case.inputs, **case.options)
-            limits = gradients[1](u, upstream.astype(np.float64), *wide.inputs, **wide.options)
-            for grad, error in zip(found, limits, strict=True):
+        limit = np.broadcast_to(bound(u, *wide.inputs, **options) + tiny, values.y.shape)
+        if gradients is not None and values.upstream is not None:
+            limits = gradients[1](u, values.upstream.astype(np.float64), *wide.inputs, **options)
+            for grad, error in zip(values.gradients, limits, strict=True):
                 if grad is not None:
                     pairs.append((grad, np.broadcast_to(error + tiny, grad.shape)))
-    return _Expected(y, limit, upstream, pairs)
+    return _Expected(values.y, limit, values.upstream, pairs)
 
 
 @dataclass(frozen=True)

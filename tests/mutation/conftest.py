@@ -1,7 +1,7 @@
 """The proof that no planted error may survive: what every op has to pass, on cases that are drawn once."""
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache, partial, wraps
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ EDGES: dict[str, list[Case]] = {
     "conv2d": [
         Conv2dCase(x=_normal(1, 4, 8, 2), weight=_normal(1, 7, 2, 1), bias=None, options={"padding": (0, 3)}),
         Conv2dCase(x=_normal(1, 33, 32, 1), weight=_normal(1, 1, 1, 1), bias=_normal(1)),  # two runs of rows
+        Conv2dCase(x=_normal(2, 8, 7, 3), weight=_normal(3, 3, 3, 5), bias=None, options={"padding": (0, 1)}),
     ],
     **{
         pool: [
@@ -102,8 +103,9 @@ def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function for one case: its result depends on the dtypes and on numbers alone."""
     results: dict[str, Any] = {}
 
+    @wraps(function)
     def call(*inputs: Any, **options: Any) -> Any:
-        key = repr(_kinds(inputs))
+        key = repr((_kinds(inputs), options.get("algorithm")))
         if key not in results:
             results[key] = function(*inputs, **options)
         return results[key]

@@ -26,7 +26,7 @@ from numba.core.dispatcher import Dispatcher
 from numpy.lib.stride_tricks import as_strided
 
 from minidl import ops
-from minidl.backend.cpu import blas, conv, norm, pool
+from minidl.backend.cpu import blas, im2col, norm, pool
 
 Prove = Callable[[str], None]
 
@@ -142,7 +142,7 @@ def test_the_engine_as_it_is_passes_the_proof(name: str, prove: Prove) -> None:
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        (conv, "conv2d"),
+        (im2col, "conv2d"),
         (pool, "max_pool2d"),
         (pool, "avg_pool2d"),
         (norm, "batch_norm"),

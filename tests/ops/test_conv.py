@@ -74,7 +74,7 @@ def test_conv2d_on_larger_images(case: Conv2dCase) -> None:
 
 def test_columns_in_several_tiles_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     """With tiles of one line every image row starts a new GEMM; only the order of the sums may change."""
-    from minidl.backend.cpu import conv
+    from minidl.backend.cpu import im2col
 
     case = case_of((3, 9, 7, 2), (3, 3, 2, 4), padding=1, stride=2)
 
@@ -85,7 +85,7 @@ def test_columns_in_several_tiles_give_the_same_gradients(monkeypatch: pytest.Mo
         return [y.data, *(t.grad.data for t in tensors if t.grad is not None)]
 
     whole = results()
-    monkeypatch.setattr(conv, "TILE_BYTES", 1)
+    monkeypatch.setattr(im2col, "TILE_BYTES", 1)
     for in_tiles, at_once in zip(results(), whole, strict=True):
         np.testing.assert_allclose(in_tiles, at_once, rtol=1e-12, atol=1e-12)
 

@@ -394,7 +394,9 @@ def the_plan() -> str:
 
 
 @pytest.mark.parametrize(
-    ("case", "expected"), [(POINTWISE, ["auto", "im2col"]), (THREE, ["auto"])], ids=["pointwise", "3x3"]
+    ("case", "expected"),
+    [(POINTWISE, ["auto", "pointwise", "im2col"]), (THREE, ["auto", "winograd", "im2col"])],
+    ids=["pointwise", "3x3"],
 )
 def test_every_plan_runs_that_differs_from_the_others(case: Conv2dCase, expected: list[str]) -> None:
     seen = []
@@ -415,7 +417,7 @@ def test_an_op_wrong_under_one_plan_is_caught() -> None:
         return ops.conv2d(x, weight, bias if the_plan() == "auto" else None)
 
     assert agree(conv2d, POINTWISE, plans=["auto"])
-    with pytest.raises(AssertionError, match=r"conv2d \(float32 on cpu, plan im2col\): output: \d+ of 18"):
+    with pytest.raises(AssertionError, match=r"conv2d \(float32 on cpu, plan pointwise\): output: \d+ of 18"):
         agree(conv2d, POINTWISE)
 
 
@@ -425,7 +427,9 @@ def test_a_gradient_wrong_under_one_plan_is_caught() -> None:
         return ops.conv2d(x, bent(weight, bend=bend), bias)
 
     assert agree(conv2d, POINTWISE, plans=["auto"])
-    with pytest.raises(AssertionError, match=r"conv2d \(float32 on cpu, plan im2col\): gradient of weight: "):
+    with pytest.raises(
+        AssertionError, match=r"conv2d \(float32 on cpu, plan pointwise\): gradient of weight"
+    ):
         agree(conv2d, POINTWISE)
 
 

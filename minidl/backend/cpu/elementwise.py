@@ -26,8 +26,18 @@ def _unary(ufunc: np.ufunc) -> Callable[[np.ndarray], np.ndarray]:
     return apply
 
 
-def _binary(ufunc: np.ufunc) -> Callable[[Number, Number], np.ndarray]:
+def _binary(
+    ufunc: np.ufunc, threaded: Callable[..., None] | None = None
+) -> Callable[[Number, Number], np.ndarray]:
+    """threaded: the same on large flat arrays of one size (or one element, for b), for several threads."""
+
     def apply(a: Number, b: Number) -> np.ndarray:
+        if threaded and isinstance(a, np.ndarray) and a.size >= PARALLEL_SIZE and a.flags.c_contiguous:
+            other = np.asarray(b, a.dtype)
+            if other.size == 1 or (other.shape == a.shape and other.flags.c_contiguous):
+                y = memory.empty(a.shape, a.dtype)
+                threaded(a.reshape(-1), other.reshape(-1), y.reshape(-1))
+                return y
         like = a if isinstance(a, np.ndarray) else b
         shape = np.broadcast_shapes(np.shape(a), np.shape(b))
         return np.asarray(ufunc(a, b, out=memory.empty(shape, like.dtype)))  # type: ignore[union-attr]
@@ -36,7 +46,28 @@ def _binary(ufunc: np.ufunc) -> Callable[[Number, Number], np.ndarray]:
     return apply
 
 
-add, sub, mul, div = _binary(np.add), _binary(np.subtract), _binary(np.multiply), _binary(np.true_divide)
+@njit(parallel=True, nogil=True, cache=True)
+def _add(a, b, y):  # type: ignore[no-untyped-def]
+    if b.size == 1:
+        for i in prange(a.size):
+            y[i] = a[i] + b[0]
+    else:
+        for i in prange(a.size):
+            y[i] = a[i] + b[i]
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _mul(a, b, y):  # type: ignore[no-untyped-def]
+    if b.size == 1:
+        for i in prange(a.size):
+            y[i] = a[i] * b[0]
+    else:
+        for i in prange(a.size):
+            y[i] = a[i] * b[i]
+
+
+add, mul = _binary(np.add, _add), _binary(np.multiply, _mul)
+sub, div = _binary(np.subtract), _binary(np.true_divide)
 pow, maximum, minimum = _binary(np.power), _binary(np.maximum), _binary(np.minimum)
 neg, abs, sign = _unary(np.negative), _unary(np.absolute), _unary(np.sign)
 exp, log, sqrt, tanh = _unary(np.exp), _unary(np.log), _unary(np.sqrt), _unary(np.tanh)
@@ -90,7 +121,10 @@ def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 def add_into(total: np.ndarray, more: np.ndarray) -> np.ndarray:
     """total += more, in place; returns total."""
-    return np.add(total, more, out=total)
+    if total.size < PARALLEL_SIZE or not (total.flags.c_contiguous and more.flags.c_contiguous):
+        return np.add(total, more, out=total)
+    _add(total.reshape(-1), more.reshape(-1), total.reshape(-1))
+    return total
 
 
 def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -11,6 +11,12 @@ from minidl.testing.reference.windows import activation_gradient
 Array = np.ndarray
 
 
+# How many times the rounding of a direct sum Winograd's may be, in numbers as large as the largest under a
+# tile. The transforms' factors could add up to 860 (sums of |A| |G| |B| in both directions, 29.3 in each), if
+# all errors had the worst sign; what occurs is below 10.
+WINOGRAD = 32
+
+
 def conv2d(
     u: float,
     x: Array,
@@ -18,11 +24,18 @@ def conv2d(
     bias: Array | None = None,
     *,
     activation: str | None = None,
+    algorithm: str = "direct",
     **geometry: Any,
 ) -> Array:
-    """An activation has slopes of at most 1: it does not enlarge the error that arrives, and adds its own."""
+    """An activation has slopes of at most 1: it does not enlarge the error that arrives, and adds its own.
+
+    algorithm: "winograd" mixes neighbouring pixels, whose sizes it then depends on, not on a pixel's own.
+    """
     terms = int(np.prod(weight.shape[:3])) + 1
-    sizes = reference.conv2d(np.abs(x), np.abs(weight), None if bias is None else np.abs(bias), **geometry)
+    x, weight, bias = np.abs(x), np.abs(weight), None if bias is None else np.abs(bias)
+    sizes = reference.conv2d(x, weight, bias, **geometry)
+    if algorithm == "winograd":
+        sizes = sizes + WINOGRAD * x.max() * weight.sum((0, 1, 2))
     return gamma(terms, u) * sizes + (gamma(LIBRARY, u) if activation in ("sigmoid", "tanh") else 0.0)
 
 
@@ -34,6 +47,7 @@ def conv2d_gradients(
     bias: Array | None = None,
     *,
     activation: str | None = None,
+    algorithm: str = "direct",
     **geometry: Any,
 ) -> tuple[Any, ...]:
     """All three are linear in what arrives at z, the sum before the activation: its sizes round, its errors
@@ -41,11 +55,18 @@ def conv2d_gradients(
     """
     sizes, errors = np.abs(g), np.zeros_like(g)
     if activation:
-        z, z_error = reference.conv2d(x, weight, bias, **geometry), conv2d(u, x, weight, bias, **geometry)
+        z = reference.conv2d(x, weight, bias, **geometry)
+        z_error = conv2d(u, x, weight, bias, algorithm=algorithm, **geometry)
         sizes, errors = behind_activation(u, g, z, z_error, activation)
     x, weight = np.abs(x), np.abs(weight)
     rounding = reference.conv2d_gradients(sizes, x, weight, bias, **geometry)
     passed_on = reference.conv2d_gradients(errors, x, weight, bias, **geometry) if activation else (0.0,) * 3
+    if algorithm == "winograd":
+        grad_x, grad_weight, grad_bias = rounding
+        largest = weight.sum((0, 1, 3)).max()
+        grad_x = grad_x + WINOGRAD * sizes.max() * largest
+        grad_weight = grad_weight + WINOGRAD * x.max() * sizes.sum((0, 1, 2))
+        rounding = grad_x, grad_weight, grad_bias
     kh, kw, _, f = weight.shape
     pixels = g.size // f
     terms = (kh * kw * f // geometry.get("groups", 1), pixels, pixels)

@@ -1,0 +1,269 @@
+"""Direct convolution in float32: the micro-kernel over the images themselves, without columns.
+
+Under one row of a window lie KW neighbouring pixels, whose channels are one run of KW*C numbers; the next
+output pixel's run starts `stride` pixels on. That is just what the micro-kernel reads (microkernel.py): a
+tile is a few neighbouring output pixels by a panel of filters, its sum the KH runs of the window.
+
+    correlate          C = output pixels x filters,  A = src in place,  B = weight, packed
+    correlate_weight   C = one tap's channels x filters,  A = src, one pixel a term,  B = g, packed
+
+Each thread takes strips of output rows (strips.py). Panel after panel passes over a strip, and of a panel
+only as many rows at a time as stay in the innermost cache. A pointwise convolution is the same without rows:
+its pixels are cut into lines.
+
+Bound by: arithmetic; a pointwise one of few channels by writing its output.
+"""
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+from minidl.backend.cpu import memory
+from minidl.backend.cpu.microkernel import (
+    Panels,
+    choose_panels,
+    lanes,
+    multiply_tile,
+    pack,
+    padded,
+    registers,
+)
+from minidl.backend.cpu.strips import Geometry, copy_strip, distances, flat, geometry, segments
+from minidl.backend.cpu.threads import get_num_threads
+
+_SHARED_SUMS = 1 << 18  # numbers of a weight gradient from which threads share it out instead of copying it
+_PANEL_NUMBERS = 1 << 13  # of a panel that are read at a time: two thirds of an innermost cache
+_FEW_PIXELS = 2048  # for so few, packing the filters takes longer than it saves
+
+
+def correlate(
+    src: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    stride: tuple[int, int],
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    relu: bool,
+    out: np.ndarray,
+) -> None:
+    """out[n, i, j] = act(sum over taps a, b of src[n, i*stride + rows[a], j*stride + columns[b]] @ weight[a,
+    b] + bias)
+
+    src (N, H, W, C), weight (taps, taps, C, F), out (N, OH, OW, F), all float32; the channels of a pixel are
+    neighbours in src and out, weight may be any view. Reads outside src are zeros.
+    """
+    g, runs, length = geometry(src, rows, columns, stride, out)
+    panels = choose_panels(g.filters, g.wide)
+    in_place = (
+        g.images * g.last <= _FEW_PIXELS
+        and weight.flags.c_contiguous
+        and registers(g.filters) == g.filters
+        and g.filters % 1024 != 0  # rows a page apart share one place in the cache
+    )
+    _correlate(
+        lanes(),
+        flat(src)[0],
+        g,
+        *segments(runs, length, _PANEL_NUMBERS // (panels.vectors * len(lanes()))),
+        weight.reshape(-1) if in_place else _packed(weight, panels),
+        g.filters if in_place else 0,
+        panels.vectors,
+        panels.rows,
+        padded(bias, g.filters),
+        int(relu),
+        flat(out)[0],
+        _scratch(g, get_num_threads(), g.strip * g.wide * panels.vectors * len(lanes())),
+    )
+
+
+def correlate_weight(
+    src: np.ndarray, rows: np.ndarray, columns: np.ndarray, stride: tuple[int, int], g: np.ndarray
+) -> np.ndarray:
+    """sum over n, i, j of src[n, i*stride + rows[a], j*stride + columns[b]]^T @ g[n, i, j]
+
+    -> (taps, taps, C, F), as `correlate`. A large sum is shared out among the threads by filters; of a small
+    one each thread makes its own from a share of the lines, and they are added in order.
+    """
+    shape, runs, length = geometry(src, rows, columns, stride, g, summing=True)
+    depth, filters = len(runs) * length, shape.filters
+    panels = choose_panels(filters, length)
+    count = get_num_threads()
+    many = -(-filters // (panels.vectors * len(lanes()))) >= count
+    parts, shares = (1, count) if many and depth * filters >= _SHARED_SUMS else (count, 1)
+    sums = memory.empty((parts, depth, registers(filters)), np.float32)
+    _correlate_weight(
+        lanes(),
+        flat(src)[0],
+        shape,
+        runs,
+        length,
+        flat(g)[0],
+        panels.vectors,
+        panels.rows,
+        shares,
+        memory.empty((count, shape.strip * shape.wide * registers(filters)), np.float32),
+        sums,
+        _scratch(shape, count),
+    )
+    total = memory.added(sums)[:, :filters]
+    return total.reshape(len(rows), len(columns), shape.channels, filters)
+
+
+def _packed(weight: np.ndarray, panels: Panels) -> np.ndarray:
+    """The filters as panels: tap after tap, channel after channel."""
+    source, start = flat(weight)
+    row, column, step, column_step = distances(weight)
+    a, b, channels, filters = weight.shape
+    taps = (start + np.add.outer(np.arange(a) * row, np.arange(b) * column)).reshape(-1)
+    packed = memory.empty((taps.size * channels * registers(filters),), np.float32)
+    pack(lanes(), source, taps, channels, step, filters, column_step, panels.vectors, packed)
+    return packed
+
+
+def _scratch(g: Geometry, workers: int, results: int = 0) -> np.ndarray:
+    """For each worker some results, and the copy of a strip.  (workers, numbers)"""
+    rows = (g.strip - 1) * g.stride_h + g.reach_h
+    columns = (g.wide - 1) * g.stride_w + g.reach_w
+    return memory.empty((workers, results + rows * columns * g.pitch), np.float32)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _correlate(  # type: ignore[no-untyped-def]
+    lanes, src, g, runs, length, group, panels, b_row, vectors, most, bias, relu, out, scratch
+):
+    """Strips among the threads; panels, `group` runs of their rows, lines and tiles of a strip.
+
+    b_row: distance of the filters' rows where they are not packed, else 0.
+    """
+    lane_count = len(lanes)
+    wide = vectors * lane_count
+    depth = len(runs) * length
+    strips = (g.tall + g.strip - 1) // g.strip
+    for unit in prange(g.images * strips):
+        image, first = unit // strips, unit % strips * g.strip
+        last = min(g.tall, first + g.strip)
+        mine = scratch[numba.get_thread_id()]
+        tile = g.strip * g.wide * wide
+        if g.pitch:
+            copy_strip(src, g, image, first, last, 0, g.channels, mine[tile:])
+            pixel, row = g.pitch, ((g.wide - 1) * g.stride_w + g.reach_w) * g.pitch
+            start = mine.ctypes.data + 4 * tile
+        else:
+            pixel, row = g.src_pixel, g.src_row
+            place = (first * g.stride_h + g.top) * row + g.left * pixel
+            start = src.ctypes.data + 4 * (image * g.src_image + place)
+        for panel in range(0, g.filters, wide):
+            count = min(wide, g.filters - panel)
+            registers = (count + lane_count - 1) // lane_count
+            ragged = count < registers * lane_count
+            b = panels.ctypes.data + 4 * (panel if b_row else panel * depth)
+            row_b = b_row if b_row else registers * lane_count
+            add = bias.ctypes.data + 4 * panel
+            for run in range(0, len(runs), group):
+                count_runs = min(group, len(runs) - run)
+                sub_b = b + 4 * run * length * row_b
+                final = run + count_runs == len(runs)
+                for i in range(first, last):
+                    line = min(g.wide, g.last - i * g.wide)
+                    done = 0
+                    for part in range((line + most - 1) // most, 0, -1):
+                        rows = (line - done + part - 1) // part
+                        a = start + 4 * ((i - first) * g.stride_h * row + done * g.stride_w * pixel)
+                        to = image * g.out_image + i * g.out_row + done * g.out_pixel + panel
+                        c, pitch = out.ctypes.data + 4 * to, g.out_pixel
+                        if ragged:
+                            c, pitch = mine.ctypes.data + 4 * ((i - first) * g.wide + done) * wide, wide
+                        before, before_row = (c, pitch) if run > 0 else (add, 0)
+                        multiply_tile(
+                            lanes, rows, registers, a, g.stride_w * pixel, 1, runs.ctypes.data + 8 * run,
+                            count_runs, length, sub_b, row_b, c, pitch, before,
+                            before_row, relu if final else 0,
+                        )  # fmt: skip
+                        done += rows
+            if ragged:
+                for i in range(first, last):
+                    for j in range(min(g.wide, g.last - i * g.wide)):
+                        to = image * g.out_image + i * g.out_row + j * g.out_pixel + panel
+                        for f in range(count):
+                            out[to + f] = mine[((i - first) * g.wide + j) * wide + f]
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _correlate_weight(  # type: ignore[no-untyped-def]
+    lanes, src, g, runs, length, grad, vectors, most, shares, packed, sums, scratch
+):
+    """sums[part] of a part of all strips, or the panels of a share: the terms of a strip are packed, then a
+    block of channels at a time is multiplied by them.
+    """
+    lane_count = len(lanes)
+    wide = vectors * lane_count
+    parts, _, pitch = sums.shape
+    strips = (g.tall + g.strip - 1) // g.strip
+    units = g.images * strips
+    panel_count = (g.filters + wide - 1) // wide
+    for worker in prange(parts * shares):
+        part, share = worker // shares, worker % shares
+        panels, strip = packed[worker], scratch[worker]
+        offsets = np.empty(g.strip, np.int64)
+        first_panel, last_panel = share * panel_count // shares, (share + 1) * panel_count // shares
+        low = part * units // parts
+        for unit in range(low, (part + 1) * units // parts):
+            image, first = unit // strips, unit % strips * g.strip
+            last = min(g.tall, first + g.strip)
+            terms = min(last * g.wide, g.last) - first * g.wide
+            at = 0
+            for panel in range(first_panel, last_panel):
+                f = panel * wide
+                count = min(wide, g.filters - f)
+                at += _pack_terms(lanes, grad, g, image, first, terms, f, count, panels[at:])
+            for block in range(0, g.channels, g.block):
+                channels = min(g.block, g.channels - block)
+                if g.pitch:
+                    copy_strip(src, g, image, first, last, block, channels, strip)
+                    pixel, row = g.pitch, ((g.wide - 1) * g.stride_w + g.reach_w) * g.pitch
+                    start = strip.ctypes.data
+                else:
+                    pixel, row = g.src_pixel, g.src_row
+                    place = (first * g.stride_h + g.top) * row + g.left * pixel
+                    start = src.ctypes.data + 4 * (image * g.src_image + place + block)
+                lines, line = last - first, g.wide
+                if g.stride_h * row == g.wide * g.stride_w * pixel:
+                    lines, line = 1, terms  # rows follow one another: one long line
+                for i in range(lines):
+                    offsets[i] = i * g.stride_h * row
+                span = channels if g.block < g.channels else length
+                at = 0
+                for panel in range(first_panel, last_panel):
+                    f = panel * wide
+                    registers = (min(wide, g.filters - f) + lane_count - 1) // lane_count
+                    for r in range(len(runs)):
+                        done = 0
+                        for tiles in range((span + most - 1) // most, 0, -1):
+                            rows = (span - done + tiles - 1) // tiles
+                            to = part * sums.shape[1] + r * length + block + done
+                            c = sums.ctypes.data + 4 * (to * pitch + f)
+                            multiply_tile(
+                                lanes, rows, registers, start + 4 * (runs[r] + done), 1, g.stride_w * pixel,
+                                offsets.ctypes.data, lines, line, panels.ctypes.data + 4 * at,
+                                registers * lane_count, c, pitch, c if unit > low else 0, pitch, 0,
+                            )  # fmt: skip
+                            done += rows
+                    at += terms * registers * lane_count
+        if low == (part + 1) * units // parts:
+            sums[part] = 0
+
+
+@njit(nogil=True, cache=True)
+def _pack_terms(lanes, grad, g, image, first, terms, f, count, panel):  # type: ignore[no-untyped-def]
+    """panel = grad's filters f .. f + count at `terms` pixels from row `first` on; how many numbers it is."""
+    lane_count = len(lanes)
+    width = (count + lane_count - 1) // lane_count * lane_count
+    at = 0
+    for t in range(terms):
+        place = image * g.out_image + (first + t // g.wide) * g.out_row + t % g.wide * g.out_pixel + f
+        for q in range(count):
+            panel[at + q] = grad[place + q]
+        for q in range(count, width):
+            panel[at + q] = 0
+        at += width
+    return at

@@ -1,0 +1,114 @@
+"""Small matrices around grids of vectors: Y = L X L^T, generated for constant L.
+
+Winograd's transforms (winograd.py) are such products, with a grid of 2x2 to 6x6 pixels for X and the
+channels of a pixel for each element. A compiler cannot prove that 36 rows of channels do not overlap, and
+then computes number by number; so the code is generated, as the micro-kernel is: a register of channels at a
+time, all of X loaded, both products made on registers, all of Y stored. Factors 0 and 1 cost nothing.
+
+Bound by: the innermost cache, 72 loads and stores for some 120 additions.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minidl.backend.cpu.microkernel import multiply_add
+
+
+def sandwich(matrix: np.ndarray) -> Any:
+    """A function for compiled code that computes Y = L X L^T for L = `matrix` (rows, columns).
+
+    f(lanes, inputs, outputs, count, add, relu): inputs and outputs are addresses of tables (int64) of the
+    addresses of X's columns^2 and Y's rows^2 elements, `count` float32 numbers each; add is the address of
+    `count` numbers that are added to every element of Y, or 0; relu, 0 or 1, clips Y below at 0 (NaN stays).
+    """
+    entries = [[float(value) for value in row] for row in matrix]
+
+    @intrinsic
+    def product(typing: Any, lanes: Any, inputs: Any, outputs: Any, count: Any, add: Any, relu: Any) -> Any:
+        signature = types.void(lanes, *[types.intp] * 5)
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            _, inputs, outputs, count, add, relu = args
+            whole = builder.sub(count, builder.srem(count, count.type(lanes.count)))
+            for width, start, stop in ((lanes.count, count.type(0), whole), (1, whole, count)):
+                emitter = _Emitter(builder, entries, width)
+                with cgutils.for_range_slice(builder, start, stop, count.type(width), count.type) as (at, _):
+                    emitter.emit(inputs, outputs, builder.mul(at, count.type(4)), add, relu)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return product
+
+
+class _Emitter:
+    """Writes the code for `width` numbers of every element."""
+
+    def __init__(self, builder: Any, matrix: Sequence[Sequence[float]], width: int) -> None:
+        self.builder, self.matrix = builder, matrix
+        self.vector = ir.VectorType(ir.FloatType(), width)
+        self.zero = self.constant(0.0)
+
+    def constant(self, value: float) -> Any:
+        return ir.Constant(self.vector, [value] * self.vector.count)
+
+    def emit(self, inputs: Any, outputs: Any, offset: Any, add: Any, relu: Any) -> None:
+        """All of X, L X, (L X) L^T, all of Y; `offset`: of the numbers in every element, in bytes."""
+        b = self.builder
+        rows, columns = len(self.matrix), len(self.matrix[0])
+        x = [
+            [self.load(self.entry(inputs, i * columns + j), offset) for j in range(columns)]
+            for i in range(columns)
+        ]
+        half = [
+            [self.dot(row, [x[k][j] for k in range(columns)]) for j in range(columns)] for row in self.matrix
+        ]
+        y = [self.dot(row, half[i]) for i in range(rows) for row in self.matrix]
+        zero = add.type(0)
+        with b.if_else(b.icmp_signed("!=", add, zero)) as (given, missing):
+            with given:
+                extra = self.load(add, offset)
+                from_given = b.block
+            with missing:
+                from_missing = b.block
+        phi = b.phi(self.vector)
+        phi.add_incoming(extra, from_given)
+        phi.add_incoming(self.zero, from_missing)
+        floor = b.select(b.icmp_signed("!=", relu, zero), self.zero, self.constant(-np.inf))
+        for k, value in enumerate(y):
+            value = b.fadd(value, phi)
+            value = b.select(b.fcmp_ordered("<", value, floor), floor, value)
+            b.store(value, self.place(self.entry(outputs, k), offset)).align = 4
+
+    def dot(self, factors: Sequence[float], values: Sequence[Any]) -> Any:
+        """The sum of factors * values."""
+        b, total = self.builder, None
+        for factor, value in zip(factors, values):
+            if factor == 0:
+                continue
+            if total is None:
+                total = value if factor == 1 else b.fmul(self.constant(factor), value)
+            elif abs(factor) == 1:
+                total = b.fadd(total, value) if factor == 1 else b.fsub(total, value)
+            else:
+                total = multiply_add(b, self.constant(factor), value, total)
+        return total
+
+    def entry(self, table: Any, k: int) -> Any:
+        """The address in a table."""
+        place = self.builder.add(table, table.type(8 * k))
+        return self.builder.load(self.builder.inttoptr(place, table.type.as_pointer()))
+
+    def place(self, address: Any, offset: Any) -> Any:
+        return self.builder.inttoptr(self.builder.add(address, offset), self.vector.as_pointer())
+
+    def load(self, address: Any, offset: Any) -> Any:
+        value = self.builder.load(self.place(address, offset))
+        value.align = 4
+        return value

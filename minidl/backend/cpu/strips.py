@@ -1,0 +1,183 @@
+"""The part of an image that a thread computes at a time, for direct.py: shapes and distances, and its copy.
+
+A strip is some rows of output pixels. So many are taken that what the window sees below them fills a good
+part of a core's own cache, and that all threads get as many. Where the window reaches beyond the image, that
+part is copied into a frame of zeros; so is one whose pixels lie a power of two apart, where too many would
+share one place in the cache. Everything else is read where it lies, whatever the distances of its pixels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from minidl.backend.cpu.threads import get_num_threads
+
+_STRIP_BYTES = 1 << 19  # of the image below a strip
+_LINE = 24  # pixels of a pointwise convolution's line: a multiple of all tiles
+_TERMS = 192  # output pixels whose products are summed at a time for a weight gradient
+_CHANNELS = 256  # of a pixel that are copied at a time there, where it has more
+
+
+class Geometry(NamedTuple):
+    """Shapes, and the distances between neighbours in memory (in elements), of one pass.
+
+    held: pixels of an image; tall, wide: output rows and columns; last: output pixels of an image (its last
+    line may be shorter);
+    reach_h, reach_w: input rows and columns that a window spans; top, left: where the first one starts;
+    strip: output rows a thread computes at a time; pitch: between pixels in a strip's copy, 0 for no copy;
+    block: channels that are copied at a time for a weight gradient
+    """
+
+    images: int
+    height: int
+    width: int
+    held: int
+    channels: int
+    src_image: int
+    src_row: int
+    src_pixel: int
+    tall: int
+    wide: int
+    last: int
+    filters: int
+    out_image: int
+    out_row: int
+    out_pixel: int
+    stride_h: int
+    stride_w: int
+    top: int
+    left: int
+    reach_h: int
+    reach_w: int
+    strip: int
+    pitch: int
+    block: int
+
+
+def flat(array: np.ndarray) -> tuple[np.ndarray, int]:
+    """(all memory an array spans, as one row of numbers; where its first element is there)."""
+    if array.flags.c_contiguous:
+        return array.reshape(-1), 0
+    first = 0
+    for axis, (length, pitch) in enumerate(zip(array.shape, array.strides)):
+        if pitch < 0 and length > 0:
+            first -= (length - 1) * pitch // array.itemsize
+            array = np.flip(array, axis)
+    span = (
+        1 + sum((length - 1) * pitch for length, pitch in zip(array.shape, array.strides)) // array.itemsize
+    )
+    return np.lib.stride_tricks.as_strided(array, (span,), (array.itemsize,)), first
+
+
+def distances(array: np.ndarray) -> tuple[int, ...]:
+    """How far neighbours along each axis are apart, in elements."""
+    return tuple(pitch // array.itemsize for pitch in array.strides)
+
+
+def geometry(
+    src: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    stride: tuple[int, int],
+    out: np.ndarray,
+    summing: bool = False,
+) -> tuple[Geometry, np.ndarray, int]:
+    """(geometry, where the runs of a window start, the length of a run)"""
+    n, h, w, c = src.shape
+    tall, wide, filters = out.shape[1:]
+    steps = [(array, distances(array)) for array in (src, out)]
+    (src_image, src_row, src_pixel, _), (out_image, out_row, out_pixel, _) = (step for _, step in steps)
+    reach_h, reach_w = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
+    top, left = int(rows[0]), int(columns[0])
+    held, last = h * w, tall * wide
+    even = all(image == a.shape[1] * row and row == a.shape[2] * pixel for a, (image, row, pixel, _) in steps)
+    if len(rows) == len(columns) == 1 and top == left == 0 and stride == (1, 1) and even:
+        held = last = n * last  # all pixels are one image, cut into lines
+        n, wide = 1, min(_LINE, last)
+        tall, src_row, out_row = -(-last // wide), wide * src_pixel, wide * out_pixel
+        h, w = tall, wide
+    inside = (
+        top >= 0
+        and left >= 0
+        and (tall - 1) * stride[0] + top + reach_h <= h
+        and (wide - 1) * stride[1] + left + reach_w <= w
+    )
+    pitch, block = 0, c
+    if summing and c > _CHANNELS:  # a column of pixels lies on as many pages
+        block = -(-c // -(-c // _CHANNELS))
+        pitch = block + 16
+    elif not inside or stride[1] * src_pixel % 1024 == 0:
+        pitch = c if c < 64 else c + 16 * (stride[1] * c % 256 == 0)
+    pixel = pitch or src_pixel
+    row = ((wide - 1) * stride[1] + reach_w) * pitch or src_row
+    together = pixel == c and reach_w == len(columns)
+    offsets = np.add.outer((rows - top) * row, (columns - left) * pixel)
+    runs, length = (offsets[:, 0].copy(), reach_w * c) if together else (offsets.reshape(-1), c)
+    if summing:
+        strip = max(1, _TERMS // wide)
+    else:
+        strip = _strip_rows(n, tall, 4 * c * (wide * stride[1] + reach_w) * stride[0], reach_h)
+    g = Geometry(
+        *(n, h, w, held, c, src_image, src_row, src_pixel, tall, wide, last, filters),
+        *(
+            out_image,
+            out_row,
+            out_pixel,
+            *stride,
+            top,
+            left,
+            reach_h,
+            reach_w,
+            min(strip, tall),
+            pitch,
+            block,
+        ),
+    )
+    return g, runs, length
+
+
+def segments(runs: np.ndarray, length: int, terms: int) -> tuple[np.ndarray, int, int]:
+    """(runs, length, runs at a time): the same terms in runs of at most `terms`, where equal cuts give that.
+
+    The rows of a panel that so many terms read stay in the innermost cache while a strip passes over them.
+    """
+    least = -(-length // terms)
+    parts = next((n for n in range(least, 2 * least + 1) if length % n == 0), 1)
+    length //= parts
+    runs = np.add.outer(runs, np.arange(parts) * length).reshape(-1)
+    return runs, length, max(1, terms // length)
+
+
+def _strip_rows(images: int, tall: int, row_bytes: int, reach: int) -> int:
+    """Output rows of a strip: as many as fit, but such that all threads get equally many strips."""
+    threads = get_num_threads()
+    fits = max(1, _STRIP_BYTES // row_bytes - reach + 1)
+    strips = -(-tall // fits)
+    if images * strips < 4 * threads:  # few enough for one more or less to matter
+        strips = max(strips, -(-(-(-images * strips // threads) * threads) // images))
+    return -(-tall // min(tall, strips))
+
+
+@njit(nogil=True, cache=True)
+def copy_strip(src, g, image, first, last, block, channels, strip):  # type: ignore[no-untyped-def]
+    """strip = the part of an image under output rows first .. last, zeros beyond the image.
+
+    Of `channels` channels from `block` on.
+    """
+    columns = (g.wide - 1) * g.stride_w + g.reach_w
+    low = max(0, min(columns, -g.left))
+    high = max(low, min(columns, g.width - g.left))
+    at = 0
+    for i in range(first * g.stride_h + g.top, (last - 1) * g.stride_h + g.top + g.reach_h):
+        inside = 0 <= i < g.height
+        from_here = image * g.src_image + i * g.src_row + g.left * g.src_pixel + block
+        for j in range(columns):
+            if inside and low <= j < high and i * g.width + j < g.held - g.left:
+                pixel = from_here + j * g.src_pixel
+                for c in range(channels):
+                    strip[at + c] = src[pixel + c]
+            else:
+                for c in range(channels):
+                    strip[at + c] = 0
+            at += g.pitch

@@ -1,0 +1,369 @@
+"""Convolution by Winograd's minimal filtering in float32, for 3x3 and 5x5 windows at stride 1.
+
+Lavin and Gray 2015, arXiv:1509.09308. A 6x6 tile d of the image and the filter w give the m x m outputs that
+lie under it (m = 4 for 3x3, m = 2 for 5x5) by
+
+    U = G w G^T,  V = B^T d B      6x6 each: polynomials, evaluated at 0, 1, -1, 2, -2 and infinity
+    M = sum over channels of U * V      element by element: the product of the polynomials there
+    y = A^T M A                    m x m: the product's coefficients that are outputs
+
+Element e of all tiles is one matrix product, (tiles, C) @ (C, F), so the micro-kernel does the 36 of them. A
+tile then costs 36 multiplications for m*m outputs instead of m*m*KH*KW: a quarter for 3x3, 36 to 100 for 5x5.
+
+The gradient by the image is such a convolution with the filters turned round. The gradient by the weight runs
+the same way backwards: dw = G^T (sum over tiles of V * (A g A^T)) G.
+
+Each thread takes a block at a time, some tiles by some filters (or channels by filters for the weight), so
+small that V, U and M of a block of channels stay in its own cache; that some are transformed again for the
+next block costs a few percent. Bound by: arithmetic in the products, the caches in the transforms.
+
+Rounding is larger than that of a direct convolution, up to ten times, since the points go up to 2 and their
+powers cancel; `minidl.testing.bounds` states how much is allowed. float64 never comes here.
+"""
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+from minidl.backend.cpu import memory
+from minidl.backend.cpu.microkernel import choose_panels, lanes, multiply_tile, padded, registers
+from minidl.backend.cpu.sandwich import sandwich
+from minidl.backend.cpu.strips import distances, flat
+from minidl.backend.cpu.threads import get_num_threads
+
+POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)  # and infinity
+TILE = 6
+_ELEMENTS = TILE * TILE
+_BLOCK = 64  # channels and filters that a thread takes at a time, and
+_CHUNK = 48  # tiles: V, U and M of 36 elements then fit a core's own cache
+_LONG_CHUNK = 96  # and where transforming the filters takes longer, which each chunk does anew
+_MANY_WEIGHTS = 1 << 18
+_STEPS = 32  # tiles whose products are summed at a time for a weight gradient
+
+
+def filter_matrix(size: int) -> np.ndarray:
+    """G (6, size): row i evaluates a polynomial of `size` coefficients at point i, divided by the product of
+    the point's distances to the others; the last row is its leading coefficient."""
+    points = np.array(POINTS)
+    gaps = points[:, None] - points + np.eye(len(points))
+    rows = points[:, None] ** np.arange(size) / gaps.prod(1)[:, None]
+    return np.vstack([rows, np.eye(size)[-1:]])
+
+
+def output_matrix(size: int) -> np.ndarray:
+    """A (6, 7 - size): row i evaluates a polynomial of as many coefficients as a tile has outputs."""
+    outputs = TILE + 1 - size
+    return np.vstack([np.array(POINTS)[:, None] ** np.arange(outputs), np.eye(outputs)[-1:]])
+
+
+# B^T: row i is the polynomial with zeros at all points but the i-th; the last one has them all.
+IMAGE_MATRIX = np.array(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+)
+
+
+def correlate(
+    src: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    stride: tuple[int, int],
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    relu: bool,
+    out: np.ndarray,
+) -> None:
+    """As `direct.correlate`, for 3x3 or 5x5 taps side by side at stride 1."""
+    size, channels, filters = len(rows), src.shape[3], out.shape[3]
+    outputs = TILE + 1 - size
+    tall, wide = -(-out.shape[1] // outputs), -(-out.shape[2] // outputs)
+    tiles, blocks = out.shape[0] * tall * wide, _blocks(filters)
+    threads = get_num_threads()
+    usual = _LONG_CHUNK if weight.size > _MANY_WEIGHTS else _CHUNK
+    chunk = max(1, min(usual, -(-tiles * blocks // (2 * threads))))
+    deep, broad = (registers(-(-n // _blocks(n))) for n in (channels, filters))
+    panels = choose_panels(broad, chunk)
+    if weight.strides[3] != weight.itemsize:
+        weight = memory.transposed(weight.transpose(0, 1, 3, 2))
+    filters_first, taps = flat(weight)
+    _correlate(
+        lanes(),
+        flat(src)[0],
+        src.shape,
+        distances(src),
+        (int(rows[0]), int(columns[0])),
+        outputs,
+        filters_first,
+        taps + np.add.outer(*(np.arange(size) * step for step in distances(weight)[:2])).reshape(-1),
+        distances(weight)[2],
+        panels.vectors,
+        panels.rows,
+        padded(bias, filters),
+        int(relu),
+        flat(out)[0],
+        out.shape,
+        distances(out),
+        (tall, wide),
+        (_blocks(channels), blocks),
+        memory.empty((threads, _ELEMENTS, chunk, deep), np.float32),
+        memory.empty((threads, _ELEMENTS, deep * broad), np.float32),
+        memory.empty((threads, _ELEMENTS, chunk, broad), np.float32),
+    )
+
+
+def correlate_weight(
+    src: np.ndarray, rows: np.ndarray, columns: np.ndarray, stride: tuple[int, int], g: np.ndarray
+) -> np.ndarray:
+    """As `direct.correlate_weight`, for 3x3 or 5x5 taps side by side at stride 1."""
+    size, channels, filters = len(rows), src.shape[3], g.shape[3]
+    outputs = TILE + 1 - size
+    tall, wide = -(-g.shape[1] // outputs), -(-g.shape[2] // outputs)
+    blocks = _blocks(channels), _blocks(filters)
+    threads = get_num_threads()
+    parts = 1 if blocks[0] * blocks[1] >= threads else threads
+    high, broad = (registers(-(-n // count)) for n, count in zip((channels, filters), blocks))
+    panels = choose_panels(broad, high)
+    count = min(_STEPS, g.shape[0] * tall * wide)
+    sums = memory.empty((parts, size, size, channels, filters), np.float32)
+    _correlate_weight(
+        lanes(),
+        flat(src)[0],
+        src.shape,
+        distances(src),
+        (int(rows[0]), int(columns[0])),
+        outputs,
+        panels.vectors,
+        panels.rows,
+        flat(g)[0],
+        g.shape,
+        distances(g),
+        (tall, wide),
+        blocks,
+        memory.empty((threads, _ELEMENTS, count, high), np.float32),
+        memory.empty((threads, _ELEMENTS, count * broad), np.float32),
+        memory.empty((threads, _ELEMENTS, high, broad), np.float32),
+        sums,
+    )
+    return memory.added(sums)
+
+
+def _blocks(numbers: int) -> int:
+    """Into how many blocks channels or filters are cut."""
+    return -(-numbers // _BLOCK)
+
+
+# What the six points make of a tile: B^T, and A^T, A, G, G^T of 3x3 and of 5x5 windows.
+_IMAGE = sandwich(IMAGE_MATRIX)
+_OUTPUT3, _OUTPUT5 = sandwich(output_matrix(3).T), sandwich(output_matrix(5).T)
+_VALUES3, _VALUES5 = sandwich(output_matrix(3)), sandwich(output_matrix(5))
+_FILTER3, _FILTER5 = sandwich(filter_matrix(3)), sandwich(filter_matrix(5))
+_FILTER3_BACK, _FILTER5_BACK = sandwich(filter_matrix(3).T), sandwich(filter_matrix(5).T)
+
+
+@njit(nogil=True, cache=True)
+def _addresses(table, start, shape, distance, image, top, left, size, beyond):  # type: ignore[no-untyped-def]
+    """table = where the size x size pixels from (top, left) on are, `beyond` for those that do not exist."""
+    for a in range(size):
+        for b in range(size):
+            i, j = top + a, left + b
+            if 0 <= i < shape[1] and 0 <= j < shape[2]:
+                table[a * size + b] = start + 4 * (image * distance[0] + i * distance[1] + j * distance[2])
+            else:
+                table[a * size + b] = beyond
+
+
+@njit(nogil=True, cache=True)
+def _place(tile, grid, outputs):  # type: ignore[no-untyped-def]
+    """(image, row, column of the first output) of a tile, counted over all images."""
+    image, rest = tile // (grid[0] * grid[1]), tile % (grid[0] * grid[1])
+    return image, rest // grid[1] * outputs, rest % grid[1] * outputs
+
+
+@njit(nogil=True, cache=True)
+def _bounds(block, blocks, numbers, lane_count):  # type: ignore[no-untyped-def]
+    """The first and the last + 1 of a block's numbers: equal blocks of whole registers, the last shorter."""
+    each = ((numbers + blocks - 1) // blocks + lane_count - 1) // lane_count * lane_count
+    return min(numbers, block * each), min(numbers, (block + 1) * each)
+
+
+@njit(nogil=True, cache=True)
+def _transform_image(lanes, src, shape, distance, image, top, left, low, high, zeros, tables, v, t):  # type: ignore[no-untyped-def]
+    """v[:, t] = B^T d B of channels low .. high of the tile whose first pixel is (top, left)."""
+    start = src.ctypes.data + 4 * low
+    _addresses(tables[0], start, shape, distance, image, top, left, TILE, zeros.ctypes.data)
+    for e in range(_ELEMENTS):
+        tables[1, e] = v[e, t].ctypes.data
+    _IMAGE(lanes, tables[0].ctypes.data, tables[1].ctypes.data, high - low, 0, 0)
+
+
+@njit(nogil=True, cache=True)
+def _transform_filters(lanes, weight, taps, step, c_low, c_high, f_low, f_high, wide, tables, u):  # type: ignore[no-untyped-def]
+    """u = G w G^T of a block of channels and filters: per element panels of (channels, width)."""
+    lane_count = len(lanes)
+    channels = c_high - c_low
+    columns = (f_high - f_low + lane_count - 1) // lane_count * lane_count
+    for panel in range(0, columns, wide):
+        width = min(wide, columns - panel)
+        have = min(width, f_high - f_low - panel)
+        for c in range(channels):
+            for k in range(len(taps)):
+                tables[0, k] = weight.ctypes.data + 4 * (taps[k] + (c_low + c) * step + f_low + panel)
+            for e in range(_ELEMENTS):
+                place = channels * panel + c * width
+                tables[1, e] = u[e].ctypes.data + 4 * place
+                for f in range(have, width):
+                    u[e, place + f] = 0
+            if len(taps) == 9:
+                _FILTER3(lanes, tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0)
+            else:
+                _FILTER5(lanes, tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0)
+
+
+@njit(nogil=True, cache=True)
+def _transform_products(  # type: ignore[no-untyped-def]
+    lanes, m, t, out, shape, distance, image, top, left, outputs, low, high, bias, relu, beyond, tables
+):
+    """out = act(A^T m[:, t] A + bias) for filters low .. high, at pixels from (top, left) on that exist."""
+    for e in range(_ELEMENTS):
+        tables[0, e] = m[e, t].ctypes.data
+    start, add = out.ctypes.data + 4 * low, bias.ctypes.data + 4 * low
+    _addresses(tables[1], start, shape, distance, image, top, left, outputs, beyond.ctypes.data)
+    if outputs == 4:
+        _OUTPUT3(lanes, tables[0].ctypes.data, tables[1].ctypes.data, high - low, add, relu)
+    else:
+        _OUTPUT5(lanes, tables[0].ctypes.data, tables[1].ctypes.data, high - low, add, relu)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _correlate(  # type: ignore[no-untyped-def]
+    lanes, src, shape, distance, corner, outputs, weight, taps, step, vectors, most, bias, relu,
+    out, out_shape, out_distance, grid, blocks, v_space, u_space, m_space,
+):  # fmt: skip
+    lane_count = len(lanes)
+    wide = vectors * lane_count
+    channels, filters = shape[3], out_shape[3]
+    tiles = out_shape[0] * grid[0] * grid[1]
+    chunk = v_space.shape[2]
+    zeros, nowhere = np.zeros(v_space.shape[3], np.float32), np.empty(m_space.shape[3], np.float32)
+    for unit in prange((tiles + chunk - 1) // chunk * blocks[1]):
+        first, block = unit // blocks[1] * chunk, unit % blocks[1]
+        count = min(chunk, tiles - first)
+        thread = numba.get_thread_id()
+        v, u, m = v_space[thread], u_space[thread], m_space[thread]
+        tables, start = np.empty((2, _ELEMENTS), np.int64), np.zeros(1, np.int64)
+        f_low, f_high = _bounds(block, blocks[1], filters, lane_count)
+        columns = (f_high - f_low + lane_count - 1) // lane_count * lane_count
+        for part in range(blocks[0]):
+            c_low, c_high = _bounds(part, blocks[0], channels, lane_count)
+            _transform_filters(lanes, weight, taps, step, c_low, c_high, f_low, f_high, wide, tables, u)
+            for t in range(count):
+                image, i, j = _place(first + t, grid, outputs)
+                i, j = i + corner[0], j + corner[1]
+                _transform_image(lanes, src, shape, distance, image, i, j, c_low, c_high, zeros, tables, v, t)
+            for e in range(_ELEMENTS):
+                for panel in range(0, columns, wide):
+                    vectors_here = min(wide, columns - panel) // lane_count
+                    b = u[e].ctypes.data + 4 * (c_high - c_low) * panel
+                    done = 0
+                    for tile in range((count + most - 1) // most, 0, -1):
+                        rows = (count - done + tile - 1) // tile
+                        c = m[e, done].ctypes.data + 4 * panel
+                        multiply_tile(
+                            lanes, rows, vectors_here, v[e, done].ctypes.data, v.shape[2], 1,
+                            start.ctypes.data, 1, c_high - c_low, b, vectors_here * lane_count,
+                            c, m.shape[2], c if part > 0 else 0, m.shape[2], 0,
+                        )  # fmt: skip
+                        done += rows
+        for t in range(count):
+            image, i, j = _place(first + t, grid, outputs)
+            _transform_products(
+                lanes, m, t, out, out_shape, out_distance, image, i, j, outputs, f_low, f_high, bias, relu,
+                nowhere, tables,
+            )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _transform_gradient(  # type: ignore[no-untyped-def]
+    lanes, g, shape, distance, image, top, left, outputs, low, high, wide, zeros, tables, d, t, chunk
+):
+    """d[:, panels of tile t] = A g A^T of filters low .. high, zeros up to whole registers."""
+    lane_count = len(lanes)
+    columns = (high - low + lane_count - 1) // lane_count * lane_count
+    beyond = zeros.ctypes.data
+    _addresses(tables[0], g.ctypes.data + 4 * low, shape, distance, image, top, left, outputs, beyond)
+    for panel in range(0, columns, wide):
+        width = min(wide, columns - panel)
+        have = min(width, high - low - panel)
+        for e in range(_ELEMENTS):
+            place = chunk * panel + t * width
+            tables[1, e] = d[e].ctypes.data + 4 * place
+            for f in range(have, width):
+                d[e, place + f] = 0
+        if outputs == 4:
+            _VALUES3(lanes, tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0)
+        else:
+            _VALUES5(lanes, tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0)
+        for k in range(outputs * outputs):
+            tables[0, k] += 4 * width * (tables[0, k] != beyond)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _correlate_weight(  # type: ignore[no-untyped-def]
+    lanes, src, shape, distance, corner, outputs, vectors, most, g, g_shape, g_distance, grid, blocks,
+    v_space, d_space, sum_space, sums,
+):  # fmt: skip
+    lane_count = len(lanes)
+    wide = vectors * lane_count
+    channels, filters = shape[3], g_shape[3]
+    tiles = g_shape[0] * grid[0] * grid[1]
+    parts, size, chunk = sums.shape[0], sums.shape[1], v_space.shape[2]
+    zeros = np.zeros(max(v_space.shape[3], sum_space.shape[3]), np.float32)
+    for unit in prange(parts * blocks[0] * blocks[1]):
+        part, block = unit // (blocks[0] * blocks[1]), unit % (blocks[0] * blocks[1])
+        thread = numba.get_thread_id()
+        v, d, total = v_space[thread], d_space[thread], sum_space[thread]
+        tables, start = np.empty((2, _ELEMENTS), np.int64), np.zeros(1, np.int64)
+        c_low, c_high = _bounds(block // blocks[1], blocks[0], channels, lane_count)
+        f_low, f_high = _bounds(block % blocks[1], blocks[1], filters, lane_count)
+        columns = (f_high - f_low + lane_count - 1) // lane_count * lane_count
+        total[:, : c_high - c_low] = 0
+        for first in range(part * tiles // parts, (part + 1) * tiles // parts, chunk):
+            count = min(chunk, (part + 1) * tiles // parts - first)
+            for t in range(count):
+                image, i, j = _place(first + t, grid, outputs)
+                _transform_image(
+                    lanes, src, shape, distance, image, i + corner[0], j + corner[1], c_low, c_high, zeros,
+                    tables, v, t,
+                )  # fmt: skip
+                _transform_gradient(
+                    lanes, g, g_shape, g_distance, image, i, j, outputs, f_low, f_high, wide, zeros,
+                    tables, d, t, chunk,
+                )  # fmt: skip
+            for e in range(_ELEMENTS):
+                for panel in range(0, columns, wide):
+                    vectors_here = min(wide, columns - panel) // lane_count
+                    done = 0
+                    for tile in range((c_high - c_low + most - 1) // most, 0, -1):
+                        rows = (c_high - c_low - done + tile - 1) // tile
+                        c = total[e, done].ctypes.data + 4 * panel
+                        multiply_tile(
+                            lanes, rows, vectors_here, v[e].ctypes.data + 4 * done, 1, v.shape[2],
+                            start.ctypes.data, 1, count, d[e].ctypes.data + 4 * chunk * panel,
+                            vectors_here * lane_count, c, total.shape[2], c, total.shape[2], 0,
+                        )  # fmt: skip
+                        done += rows
+        for c in range(c_high - c_low):
+            for e in range(_ELEMENTS):
+                tables[0, e] = total[e, c].ctypes.data
+            for k in range(size * size):
+                tables[1, k] = sums[part, k // size, k % size, c_low + c].ctypes.data + 4 * f_low
+            if size == 3:
+                _FILTER3_BACK(lanes, tables[0].ctypes.data, tables[1].ctypes.data, f_high - f_low, 0, 0)
+            else:
+                _FILTER5_BACK(lanes, tables[0].ctypes.data, tables[1].ctypes.data, f_high - f_low, 0, 0)
