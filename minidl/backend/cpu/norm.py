@@ -6,6 +6,9 @@ one after the other within a chunk, and the chunks are added in order in float64
 of threads, and rounding that does not grow with M. Variances are sums of squares about each chunk's own
 mean, not about zero, so that a large offset costs no digits.
 
+Where C is small, neighbouring rows are taken for one (`_fold`), so that loops over a row are long enough to
+run at the speed of memory; what belongs to a channel is repeated, or added up, accordingly.
+
 Neighbours are added afresh for every channel, never by a running sum, which would lose the small ones beside
 a large one. A row stays in the innermost cache meanwhile, so that doing it again in the gradient is cheaper
 than keeping the sums.
@@ -19,14 +22,15 @@ from numba import njit, prange
 from minidl.backend.cpu import memory
 
 _CHUNK = 256  # rows
+_WIDE = 256  # numbers of a row up to which neighbours are taken together
 
 
 def column_sums(x: np.ndarray) -> np.ndarray:
     """Sum over all axes but the last.  (..., C) -> (C,)"""
-    rows = memory.contiguous(x).reshape(-1, x.shape[-1])
+    rows = _rows(x, _fold(x))
     parts = memory.empty((_chunks(rows), rows.shape[1]), x.dtype)
     _column_sums(rows, parts)
-    return parts.sum(0, dtype=np.float64).astype(x.dtype)
+    return parts.reshape(-1, x.shape[-1]).sum(0, dtype=np.float64).astype(x.dtype)
 
 
 def batch_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -35,14 +39,15 @@ def batch_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Chunk k gives the mean and the sum of squares about it; they are merged as in Chan et al. 1979:
     squares = sum_k (squares_k + count_k (mean_k - mean)^2).
     """
-    rows = memory.contiguous(x).reshape(-1, x.shape[-1])
+    fold, c = _fold(x), x.shape[-1]
+    rows, m = _rows(x, fold), x.size // c
     parts = memory.empty((_chunks(rows), 2, rows.shape[1]), x.dtype)
     _chunk_moments(rows, parts)
-    counts = np.full((len(parts), 1), _CHUNK, np.float64)
+    counts = np.full((len(parts), 1, 1), _CHUNK, np.float64)
     counts[-1] = rows.shape[0] - _CHUNK * (len(parts) - 1)
-    means, squares = parts[:, 0].astype(np.float64), parts[:, 1].sum(0, dtype=np.float64)
-    mean = (counts * means).sum(0) / rows.shape[0]
-    variance = (squares + (counts * (means - mean) ** 2).sum(0)) / rows.shape[0]
+    means, squares = (parts[:, k].reshape(-1, fold, c).astype(np.float64) for k in (0, 1))
+    mean = (counts * means).sum((0, 1)) / m
+    variance = (squares.sum((0, 1)) + (counts * (means - mean) ** 2).sum((0, 1))) / m
     return mean.astype(x.dtype), variance.astype(x.dtype)
 
 
@@ -56,32 +61,34 @@ def normalize(
     relu: bool,
 ) -> np.ndarray:
     """act(gamma * (x - mean) * inv_std + beta + residual)  (N, H, W, C) -> (N, H, W, C)"""
-    x = memory.contiguous(x)
     y = memory.empty(x.shape, x.dtype)
-    c = x.shape[-1]
-    extra = x if residual is None else memory.contiguous(residual)
+    fold = _fold(x)
     _normalize(
-        x.reshape(-1, c),
-        mean,
-        inv_std * gamma,
-        memory.contiguous(beta),
-        extra.reshape(-1, c),
+        _rows(x, fold),
+        np.tile(mean, fold),
+        np.tile(inv_std * gamma, fold),
+        np.tile(beta, fold),
+        _rows(x if residual is None else residual, fold),
         residual is not None,
         relu,
-        y.reshape(-1, c),
+        _rows(y, fold),
     )
     return y
 
 
 def normalize_grad_sums(
-    g: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
+    g: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, y: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(sum of g, sum of g * (x - mean) * inv_std) per channel: the gradients of beta and gamma."""
-    c = x.shape[-1]
-    rows = memory.contiguous(x).reshape(-1, c)
-    parts = memory.empty((_chunks(rows), 2, c), x.dtype)
-    _grad_sums(memory.contiguous(g).reshape(-1, c), rows, mean, parts)
-    sums = parts.sum(0, dtype=np.float64).astype(x.dtype)
+    """(sum of g, sum of g * (x - mean) * inv_std) per channel: the gradients of beta and gamma.
+
+    y: the result of the ReLU that follows, if one does; g counts where it is positive.
+    """
+    fold, c = _fold(x), x.shape[-1]
+    rows = _rows(x, fold)
+    parts = memory.empty((_chunks(rows), 2, rows.shape[1]), x.dtype)
+    mask = rows if y is None else _rows(y, fold)
+    _grad_sums(_rows(g, fold), rows, np.tile(mean, fold), mask, y is not None, parts)
+    sums = parts.reshape(len(parts), 2, fold, c).sum((0, 2), dtype=np.float64).astype(x.dtype)
     return sums[0], sums[1] * inv_std
 
 
@@ -93,20 +100,25 @@ def normalize_grad_x(
     gamma: np.ndarray,
     grad_beta: np.ndarray,
     grad_gamma: np.ndarray,
+    y: np.ndarray | None = None,
 ) -> np.ndarray:
-    """gamma * inv_std * (g - grad_beta / M - (x - mean) * inv_std * grad_gamma / M)  -> (N, H, W, C)"""
-    x, g = memory.contiguous(x), memory.contiguous(g)
-    c = x.shape[-1]
+    """gamma * inv_std * (g - grad_beta / M - (x - mean) * inv_std * grad_gamma / M)  -> (N, H, W, C)
+
+    y as in `normalize_grad_sums`.
+    """
+    fold, c = _fold(x), x.shape[-1]
     m = x.dtype.type(x.size // c)
     grad_x = memory.empty(x.shape, x.dtype)
     _grad_x(
-        g.reshape(-1, c),
-        x.reshape(-1, c),
-        mean,
-        gamma * inv_std,
-        grad_beta / m,
-        grad_gamma * inv_std / m,
-        grad_x.reshape(-1, c),
+        _rows(g, fold),
+        _rows(x, fold),
+        np.tile(mean, fold),
+        np.tile(gamma * inv_std, fold),
+        np.tile(grad_beta / m, fold),
+        np.tile(grad_gamma * inv_std / m, fold),
+        _rows(x if y is None else y, fold),
+        y is not None,
+        _rows(grad_x, fold),
     )
     return grad_x
 
@@ -140,6 +152,20 @@ def local_response_norm_grad(
         grad_x.reshape(-1, c),
     )
     return grad_x
+
+
+def _fold(x: np.ndarray) -> int:
+    """How many neighbouring rows of C numbers are taken for one: a power of two that divides their number."""
+    c, fold = x.shape[-1], 1
+    m = x.size // c
+    while 2 * fold * c <= _WIDE and m % (2 * fold) == 0:
+        fold *= 2
+    return fold
+
+
+def _rows(x: np.ndarray, fold: int) -> np.ndarray:
+    """(..., C) -> (M / fold, fold * C), contiguous"""
+    return memory.contiguous(x).reshape(-1, fold * x.shape[-1])
 
 
 def _chunks(rows: np.ndarray) -> int:
@@ -194,7 +220,7 @@ def _normalize(x, mean, scale, beta, residual, with_residual, relu, y):  # type:
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def _grad_sums(g, x, mean, parts):  # type: ignore[no-untyped-def]
+def _grad_sums(g, x, mean, y, masked, parts):  # type: ignore[no-untyped-def]
     m, c = x.shape
     for chunk in prange(parts.shape[0]):
         first, second = parts[chunk, 0], parts[chunk, 1]
@@ -202,17 +228,19 @@ def _grad_sums(g, x, mean, parts):  # type: ignore[no-untyped-def]
         second[:] = 0
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
             for j in range(c):
-                first[j] += g[i, j]
-                second[j] += g[i, j] * (x[i, j] - mean[j])
+                arriving = 0 if masked and not y[i, j] > 0 else g[i, j]
+                first[j] += arriving
+                second[j] += arriving * (x[i, j] - mean[j])
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def _grad_x(g, x, mean, scale, mean_g, slope, grad_x):  # type: ignore[no-untyped-def]
+def _grad_x(g, x, mean, scale, mean_g, slope, y, masked, grad_x):  # type: ignore[no-untyped-def]
     m, c = x.shape
     for chunk in prange((m + _CHUNK - 1) // _CHUNK):
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
             for j in range(c):
-                grad_x[i, j] = scale[j] * (g[i, j] - mean_g[j] - (x[i, j] - mean[j]) * slope[j])
+                arriving = 0 if masked and not y[i, j] > 0 else g[i, j]
+                grad_x[i, j] = scale[j] * (arriving - mean_g[j] - (x[i, j] - mean[j]) * slope[j])
 
 
 @njit(nogil=True, cache=True)
