@@ -72,7 +72,8 @@ STANDING = [
     ("vgg11", "plain"),
     ("vgg16", "batch_norm=true"),
 ]
-each_lighter_network = over(network for network in ZOO if network not in HEAVY or network in STANDING)
+LIGHTER = [network for network in ZOO if network not in HEAVY or network in STANDING]
+each_lighter_network = over(LIGHTER)
 
 
 def images(n: int, size: int, channels: int, seed: int = 0) -> md.Tensor:
@@ -216,7 +217,10 @@ def without_heads(name: str, label: str) -> dict[str, Any]:
     return {"aux": False} if (name, label) in WITH_HEADS else {}
 
 
-@each_lighter_network
+# Variants are arguments, saved and read alike: the first of each model stands for the others.
+@over(
+    network for i, network in enumerate(ZOO) if network not in HEAVY[1:-2] and network[0] not in dict(ZOO[:i])
+)
 def test_a_saved_network_gives_the_same_logits(name: str, label: str, tmp_path: Path) -> None:
     model = build(name, label, num_classes=10, **without_heads(name, label))
     x = images(1, small(model), model.input_shape[2])

@@ -90,6 +90,19 @@ def test_columns_in_several_tiles_give_the_same_gradients(monkeypatch: pytest.Mo
         np.testing.assert_allclose(in_tiles, at_once, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("plan", plans.NAMES)
+def test_images_in_any_order_of_memory(plan: str) -> None:
+    """Reversed, transposed and repeated views have the results of their copies."""
+    x, weight = normal(2, 9, 9, 6, dtype=np.float32), normal(3, 3, 6, 4, seed=1, dtype=np.float32)
+    for view in (x[::-1, ::-1], x[:, :, ::-1, ::-1], x.transpose(0, 2, 1, 3), x[..., 1:5], x[:, ::2, 1:]):
+        for stride in (1, 2):
+            c = view.shape[3]
+            with plans.force_plan(plan):
+                found = ops.conv2d(view, weight[:, :, :c], stride=stride, padding=1).data
+                expected = ops.conv2d(view.copy(), weight[:, :, :c], stride=stride, padding=1).data
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_the_same_input_gives_the_same_bits() -> None:
     case = case_of((4, 16, 16, 8), (3, 3, 8, 8), padding=1).astype(np.float32)
 

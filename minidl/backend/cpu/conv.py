@@ -142,8 +142,9 @@ def _plan(window: Window, x: np.ndarray, y: np.ndarray, groups: int) -> Plan:
 
 
 def _with_channels_together(x: np.ndarray) -> np.ndarray:
-    """x, or a copy of it whose channels are neighbours in memory."""
-    return x if x.strides[3] == x.itemsize else memory.contiguous(x)
+    """x, or a copy of it whose channels are neighbours in memory and whose pixels come in order."""
+    in_order = x.strides[3] == x.itemsize and min(x.strides) >= 0
+    return x if in_order else memory.contiguous(x)
 
 
 def _groups(x: np.ndarray, y: np.ndarray, groups: int) -> Iterator[tuple[slice, slice]]:
