@@ -90,6 +90,17 @@ def test_operators_are_the_ops() -> None:
         np.testing.assert_array_equal(found.data, expected)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_arrays_large_enough_for_threads(dtype: type) -> None:
+    """Same shapes, numbers, one element with more axes, a row, a view: as NumPy has it."""
+    a = np.arange(200 * 201).astype(dtype).reshape(200, 201)
+    for b in (a + 1, np.ones((1, 1, 1), dtype), a[:1], a[:, :1], a[::-1], dtype(3)):
+        for op, expected in ((ops.add, a + b), (ops.mul, a * b)):
+            found = op(a, b).data
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(found, expected)
+
+
 def test_float_dtypes_never_mix() -> None:
     with pytest.raises(DTypeError, match="add: b is float64 but a is float32"):
         ops.add(tensor(np.zeros(2, np.float32)), np.zeros(2))

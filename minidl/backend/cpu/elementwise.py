@@ -29,14 +29,14 @@ def _unary(ufunc: np.ufunc) -> Callable[[np.ndarray], np.ndarray]:
 def _binary(
     ufunc: np.ufunc, threaded: Callable[..., None] | None = None
 ) -> Callable[[Number, Number], np.ndarray]:
-    """threaded: the same on large flat arrays of one size (or one element, for b), for several threads."""
+    """threaded: the same on large flat arrays of one size (or a number, for b), for several threads."""
 
     def apply(a: Number, b: Number) -> np.ndarray:
         if threaded and isinstance(a, np.ndarray) and a.size >= PARALLEL_SIZE and a.flags.c_contiguous:
-            other = np.asarray(b, a.dtype)
-            if other.size == 1 or (other.shape == a.shape and other.flags.c_contiguous):
+            same = np.shape(b) == a.shape and b.flags.c_contiguous  # type: ignore[union-attr]
+            if a.dtype.kind == "f" and (np.ndim(b) == 0 or same):
                 y = memory.empty(a.shape, a.dtype)
-                threaded(a.reshape(-1), other.reshape(-1), y.reshape(-1))
+                threaded(a.reshape(-1), np.asarray(b, a.dtype).reshape(-1), y.reshape(-1))
                 return y
         like = a if isinstance(a, np.ndarray) else b
         shape = np.broadcast_shapes(np.shape(a), np.shape(b))
