@@ -28,7 +28,7 @@ from minidl.backend.cpu.microkernel import (
     padded,
     registers,
 )
-from minidl.backend.cpu.strips import Geometry, copy_strip, distances, flat, geometry, segments
+from minidl.backend.cpu.strips import Geometry, distances, flat, geometry, place_strip, segments
 from minidl.backend.cpu.threads import get_num_threads
 
 _SHARED_SUMS = 1 << 18  # numbers of a weight gradient from which threads share it out instead of copying it
@@ -144,14 +144,7 @@ def _correlate(  # type: ignore[no-untyped-def]
         last = min(g.tall, first + g.strip)
         mine = scratch[numba.get_thread_id()]
         tile = g.strip * g.wide * wide
-        if g.pitch:
-            copy_strip(src, g, image, first, last, 0, g.channels, mine[tile:])
-            pixel, row = g.pitch, ((g.wide - 1) * g.stride_w + g.reach_w) * g.pitch
-            start = mine.ctypes.data + 4 * tile
-        else:
-            pixel, row = g.src_pixel, g.src_row
-            place = (first * g.stride_h + g.top) * row + g.left * pixel
-            start = src.ctypes.data + 4 * (image * g.src_image + place)
+        start, pixel, row = place_strip(src, g, image, first, last, 0, g.channels, mine[tile:])
         for panel in range(0, g.filters, wide):
             count = min(wide, g.filters - panel)
             registers = (count + lane_count - 1) // lane_count
@@ -218,14 +211,7 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
                 at += _pack_terms(lanes, grad, g, image, first, terms, f, count, panels[at:])
             for block in range(0, g.channels, g.block):
                 channels = min(g.block, g.channels - block)
-                if g.pitch:
-                    copy_strip(src, g, image, first, last, block, channels, strip)
-                    pixel, row = g.pitch, ((g.wide - 1) * g.stride_w + g.reach_w) * g.pitch
-                    start = strip.ctypes.data
-                else:
-                    pixel, row = g.src_pixel, g.src_row
-                    place = (first * g.stride_h + g.top) * row + g.left * pixel
-                    start = src.ctypes.data + 4 * (image * g.src_image + place + block)
+                start, pixel, row = place_strip(src, g, image, first, last, block, channels, strip)
                 lines, line = last - first, g.wide
                 if g.stride_h * row == g.wide * g.stride_w * pixel:
                     lines, line = 1, terms  # rows follow one another: one long line

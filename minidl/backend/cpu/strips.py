@@ -160,7 +160,7 @@ def _strip_rows(images: int, tall: int, row_bytes: int, reach: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def copy_strip(src, g, image, first, last, block, channels, strip):  # type: ignore[no-untyped-def]
+def _copy_strip(src, g, image, first, last, block, channels, strip):  # type: ignore[no-untyped-def]
     """strip = the part of an image under output rows first .. last, zeros beyond the image.
 
     Of `channels` channels from `block` on.
@@ -181,3 +181,16 @@ def copy_strip(src, g, image, first, last, block, channels, strip):  # type: ign
                 for c in range(channels):
                     strip[at + c] = 0
             at += g.pitch
+
+
+@njit(nogil=True, cache=True)
+def place_strip(src, g, image, first, last, block, channels, space):  # type: ignore[no-untyped-def]
+    """(address of the first pixel under output rows first .. last, distances of its pixels and rows).
+
+    Of `channels` channels from `block` on, where they lie or copied into `space`.
+    """
+    if g.pitch:
+        _copy_strip(src, g, image, first, last, block, channels, space)
+        return space.ctypes.data, g.pitch, ((g.wide - 1) * g.stride_w + g.reach_w) * g.pitch
+    place = (first * g.stride_h + g.top) * g.src_row + g.left * g.src_pixel + block
+    return src.ctypes.data + 4 * (image * g.src_image + place), g.src_pixel, g.src_row

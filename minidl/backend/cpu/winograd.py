@@ -91,7 +91,7 @@ def correlate(
     panels = choose_panels(broad, chunk)
     if weight.strides[3] != weight.itemsize:
         weight = memory.transposed(weight.transpose(0, 1, 3, 2))
-    filters_first, taps = flat(weight)
+    source, taps = flat(weight)
     _correlate(
         lanes(),
         flat(src)[0],
@@ -99,7 +99,7 @@ def correlate(
         distances(src),
         (int(rows[0]), int(columns[0])),
         outputs,
-        filters_first,
+        source,
         taps + np.add.outer(*(np.arange(size) * step for step in distances(weight)[:2])).reshape(-1),
         distances(weight)[2],
         panels.vectors,
