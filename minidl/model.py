@@ -6,6 +6,7 @@ import copy
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Self
@@ -184,15 +185,17 @@ class Model(nn.Module):
         zoo = import_module("minidl_models")
         random = streams.get_state()
         if cls is not Model and name == cls.__name__:
-            model: Any = cls(**arguments)
+            build: Callable[..., Any] = cls
         elif name in zoo.names():
-            model = zoo.create(name, **arguments)
+            build = partial(zoo.create, name)
         else:
             raise CheckpointError(
                 f"{path} holds a {name}, which is not in the zoo; load it with its own class: "
                 f"{name}.load(path)"
             )
-        streams.set_state(random)  # the initial weights just drawn are replaced: as if nothing had been drawn
+        with nn.init.blank():
+            model = build(**arguments)
+        streams.set_state(random)  # what the model drew by other means is replaced too
         if not isinstance(model, cls):
             raise CheckpointError(
                 f"{path} holds a {name}, not a {cls.__name__}; load it with minidl.Model.load"

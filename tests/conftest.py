@@ -5,17 +5,27 @@ new ones per property.
 """
 
 import http.server
+import os
 import threading
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
+import minidl
 from minidl import streams
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=25)
 settings.register_profile("intense", deadline=None, max_examples=1000)
 settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _share_of_the_cores() -> None:
+    """With `pytest -n` each process takes its share of the threads: more would wait for each other."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if processes > 1:
+        minidl.set_num_threads(max(1, minidl.get_num_threads() // processes))
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,7 @@
 """How weights start. Every draw comes from the "init" stream, in float32, in the order layers are made."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod, sqrt
 
 import numpy as np
@@ -8,11 +10,32 @@ from minidl import streams
 
 _TRUNCATED_STD = 0.8796256610342398  # standard deviation of N(0, 1) cut at -2 and 2
 
+_blank = False  # inside `blank`
+
+
+@contextmanager
+def blank() -> Iterator[None]:
+    """Nothing is drawn inside: every random start is zeros, which take no time, and no memory until written.
+
+    For a network whose weights are read from somewhere as soon as it is built, or of which only the shapes
+    are wanted.
+    """
+    global _blank
+    before, _blank = _blank, True
+    try:
+        yield
+    finally:
+        _blank = before
+
 
 def normal(shape: tuple[int, ...], std: float, mean: float = 0.0) -> np.ndarray:
     """Normal numbers of a given standard deviation."""
+    if _blank:
+        return zeros(shape)
     draw = streams.generator("init").standard_normal(shape, dtype=np.float32)
-    return draw * np.float32(std) + np.float32(mean)
+    draw *= np.float32(std)
+    draw += np.float32(mean)
+    return draw
 
 
 def he_normal(shape: tuple[int, ...]) -> np.ndarray:
@@ -37,6 +60,8 @@ def truncated_normal(shape: tuple[int, ...], std: float) -> np.ndarray:
     `std` is that of the normal distribution before the cut; the numbers' own is 0.880 of it (TensorFlow's
     convention).
     """
+    if _blank:
+        return zeros(shape)
     draw = normal(shape, 1.0)
     outside = np.flatnonzero(np.abs(draw) > 2)
     while outside.size:
@@ -55,6 +80,8 @@ def xavier_uniform(shape: tuple[int, ...]) -> np.ndarray:
 
     Glorot and Bengio 2010, as Caffe reads it: their variance, 2 / (fan_in + fan_out), where both fans agree.
     """
+    if _blank:
+        return zeros(shape)
     bound = np.float32(sqrt(3 / prod(shape[:-1])))
     draw = streams.generator("init").random(shape, dtype=np.float32)
     return bound * (2 * draw - 1)

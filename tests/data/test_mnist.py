@@ -58,6 +58,7 @@ def test_missing_files_without_download_lists_every_address(mnist_root):
         (gzip.compress(b"\0\0\x08\x03\0\0"), "is no idx file of unsigned bytes"),
         (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcd"), r"its header announces 5 bytes, \(5,\), but 4 follow"),
     ],
+    ids=["no gzip", "cut", "not of bytes", "no sizes", "too short"],
 )
 def test_file_in_another_format_is_named(install, mnist_files, content, text):
     root = install("mnist", mnist_files | {"t10k-labels-idx1-ubyte.gz": content})

@@ -7,7 +7,6 @@ import networks
 from minidl import nn
 from minidl.inspection import layer_rows, summary
 from minidl.inspection.four_branches import TableRow, four_branch_rows
-from quick import quick_draws
 
 Table = tuple[tuple[str, ...], dict[str, TableRow]]
 
@@ -17,7 +16,7 @@ TABLE_1 = networks.reference()["googlenet_table1"]
 @pytest.fixture(scope="module")
 def table() -> Table:
     """(titles of the widths, rows by name)."""
-    with quick_draws():
+    with nn.init.blank():
         model = minidl_models.googlenet()
     titles, rows = four_branch_rows(model, layer_rows(model, model.input_shape))
     return titles, {row.name: row for row in rows}
@@ -48,7 +47,7 @@ def test_rows_widths_windows_and_depths_are_the_papers(table: Table) -> None:
 
 
 def test_other_windows_are_in_the_titles() -> None:
-    with quick_draws():
+    with nn.init.blank():
         model = minidl_models.googlenet(variant="torchvision", aux=False, num_classes=10)
     titles, rows = four_branch_rows(model, layer_rows(model, (32, 32, 3)))
     assert titles[3:5] == ("#3x3 reduce", "#3x3")
@@ -86,7 +85,7 @@ def test_other_networks_have_no_such_table(net: nn.Module) -> None:
 
 
 def test_the_summary_ends_with_it_and_counts_what_only_training_runs() -> None:
-    with quick_draws():
+    with nn.init.blank():
         text = summary(minidl_models.googlenet(num_classes=10))
     assert "training alone" in text
     assert text.splitlines()[-1].startswith("total  ")

@@ -140,7 +140,8 @@ def check_costs_of_stages(row: dict[str, Any], layers: Sequence[Any]) -> None:
 
 @each_network
 def test_parameters_multiply_adds_and_shapes(name: str, label: str) -> None:
-    model = build(name, label)
+    with nn.init.blank():
+        model = build(name, label)
     shapes, layers = outputs(model, lambda: layer_rows(model, model.input_shape))
     for title, row in rows_of((name, label)).items():
         c, h, w = row["input"]
@@ -176,7 +177,8 @@ def test_auxiliary_classifiers_have_their_counts_and_learn(name: str, label: str
 
 @pytest.mark.parametrize("name", list(dict.fromkeys(name for name, _ in WITH_HEADS)))
 def test_auxiliary_logits_come_out_in_training_alone(name: str) -> None:
-    model = build(name, next(iter(minidl_models.entry(name).variants)), aux=True, num_classes=7)
+    with nn.init.blank():
+        model = build(name, next(iter(minidl_models.entry(name).variants)), aux=True, num_classes=7)
     x = images(2, model.head_sizes[0], 3)
     with md.no_grad():
         logits, auxiliary = model.train()(x)
@@ -244,7 +246,8 @@ def test_a_saved_network_gives_the_same_logits(name: str, label: str, tmp_path: 
 
 @pytest.mark.parametrize("name", [name for name in minidl_models.names() if name != "nin"])  # of one size
 def test_images_may_be_as_small_as_the_network_says_and_no_smaller(name: str) -> None:
-    model = build(name, next(iter(minidl_models.entry(name).variants)), num_classes=10).eval()
+    with nn.init.blank():
+        model = build(name, next(iter(minidl_models.entry(name).variants)), num_classes=10).eval()
     with md.no_grad():
         assert model(images(1, model.smallest, model.input_shape[2])).shape == (1, 10)
         if model.smallest > 1:

@@ -10,10 +10,10 @@ from urllib.parse import urlparse
 import pytest
 
 import minidl_models
+from minidl import nn
 from minidl.errors import CheckpointError
 from minidl_models import fetch_weights, pretrained_sources
 from minidl_models.sources import Source
-from quick import quick_draws
 
 SOURCES = [source for sources in pretrained_sources().values() for source in sources]
 
@@ -35,7 +35,7 @@ FITTING = {
 
 @pytest.mark.parametrize("source", FITTING.values(), ids=[source.file for source in FITTING.values()])
 def test_a_source_fits_its_network(source: Source) -> None:
-    with quick_draws():
+    with nn.init.blank():
         model = minidl_models.create(source.model, **source.arguments)
     assert len(model.weight_names(source.layout)) > 0
     assert model.public_preprocess[source.layout] == source.preprocess

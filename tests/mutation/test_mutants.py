@@ -20,11 +20,13 @@ from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from numba.core.dispatcher import Dispatcher
 from numpy.lib.stride_tricks import as_strided
 
+import minidl as md
 from minidl import ops
 from minidl.backend.cpu import blas, im2col, norm, pool
 
@@ -57,6 +59,15 @@ def load() -> list[Mutant]:
 
 
 MUTANTS = load()
+
+
+@pytest.fixture(autouse=True)
+def _all_threads() -> Iterator[None]:
+    """Some errors stand in what threads do together, and `pytest -n` leaves each process few of them."""
+    before = md.get_num_threads()
+    md.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    yield
+    md.set_num_threads(before)
 
 
 @contextmanager

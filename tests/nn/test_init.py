@@ -56,3 +56,20 @@ def test_draws_are_float32_and_follow_the_seed(draw):
     assert not np.array_equal(first, draw((3, 3, 4, 5)))
     md.manual_seed(0)
     np.testing.assert_array_equal(first, draw((3, 3, 4, 5)))
+
+
+def test_blank_draws_nothing_and_ends_with_the_block():
+    before = md.streams.get_state()
+    with init.blank():
+        for draw in (
+            init.he_normal,
+            init.he_normal_fan_out,
+            init.he_truncated_normal,
+            init.xavier_uniform,
+        ):
+            np.testing.assert_array_equal(draw((3, 3, 4, 5)), np.zeros((3, 3, 4, 5), np.float32))
+        with init.blank():
+            pass
+        assert not init.he_normal((4, 5)).any()
+    assert md.streams.get_state() == before
+    assert init.he_normal((4, 5)).all()
