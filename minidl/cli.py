@@ -1,4 +1,4 @@
-"""The `minidl` command: train, evaluate, predict, summary, models, data.
+"""The `minidl` command: train, evaluate, predict, summary, models, warmup, data.
 
 Each command turns its options into a few calls of the public interface, the same a program would make, and
 prints what they return. A user's mistake becomes one line on stderr and exit code 1; a traceback means a bug
@@ -27,6 +27,7 @@ from minidl.train.runfolder import RunFolder
 USER_ERRORS = (ShapeError, DTypeError, DeviceError, DataError, CheckpointError, FloatingPointError, OSError)
 DEFAULTS = {"data": "digits", "seed": 0, "device": "cpu", "fit_images": False}  # the recipe has the others
 TOP = 5  # classes that `predict` prints
+COMMON = ("nin", "googlenet", "resnet18")  # between them they run the kernels of the whole zoo
 
 
 class Commands(click.Group):
@@ -314,6 +315,30 @@ def _profiles(network: str) -> list[Any]:
     counts = importlib.import_module("minidl_models.counts").read()[name]
     labels = [wanted] if wanted else list(entry.variants)
     return [Profile(name, label, entry.paper, entry.year, **counts[label]) for label in labels]
+
+
+@main.command()
+@click.argument("names", metavar="[MODEL]...", nargs=-1)
+def warmup(names: tuple[str, ...]) -> None:
+    """Compile now what training MODELs (else those in common use) would compile in its first minute.
+
+    The machine code is kept in $MINIDL_CACHE, or the user's cache folder, until minidl changes.
+    """
+    from tqdm import tqdm
+
+    from minidl import backend
+    from minidl.train import warmup as compile_for
+
+    device = backend.of(np.empty(0))
+    for name in names or COMMON:
+        with minidl.nn.init.blank(), tqdm(unit=" kernels", desc=f"compiling for {name}") as bar:
+
+            def note(kernel: str, bar: Any = bar) -> None:
+                bar.set_postfix_str(kernel, refresh=False)
+                bar.update()
+
+            compile_for(_build(name, {}), note)
+    click.echo(f"the machine code is in {device.cache_folder()}")
 
 
 @main.group(cls=Commands)

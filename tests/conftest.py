@@ -20,9 +20,17 @@ settings.register_profile("intense", deadline=None, max_examples=1000)
 settings.load_profile("ci")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole suite runs in a process per core, unless `-n` says otherwise; a part of it in this process."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if whole and config.pluginmanager.has_plugin("xdist") and config.option.numprocesses is None:
+        config.option.numprocesses = "auto"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _share_of_the_cores() -> None:
-    """With `pytest -n` each process takes its share of the threads: more would wait for each other."""
+    """With several processes each takes its share of the threads: more would wait for each other."""
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if processes > 1:
         minidl.set_num_threads(max(1, minidl.get_num_threads() // processes))

@@ -4,5 +4,17 @@ from minidl.train import callbacks, checkpoint
 from minidl.train.evaluate import evaluate, predict
 from minidl.train.fit import History, Run, fit
 from minidl.train.recipe import Recipe, default_for
+from minidl.train.warmup import warmup
 
-__all__ = ["History", "Recipe", "Run", "callbacks", "checkpoint", "default_for", "evaluate", "fit", "predict"]
+__all__ = [
+    "History",
+    "Recipe",
+    "Run",
+    "callbacks",
+    "checkpoint",
+    "default_for",
+    "evaluate",
+    "fit",
+    "predict",
+    "warmup",
+]

@@ -149,8 +149,10 @@ def fit(
 
 def _loop(run: Run) -> History:
     """Epoch after epoch, until the last one, a callback's `stop`, or Ctrl-C."""
-    memory = backend.of(next(run.model.parameters()).data)
-    memory.peak_bytes(reset=True)
+    device = backend.of(next(run.model.parameters()).data)
+    device.peak_bytes(reset=True)
+    if device.is_cold():
+        run.say("compiling for this processor, once: about a minute (`minidl warmup` does so ahead of time)")
     try:
         while run.epoch < run.epochs and not run.stop:
             start = time.perf_counter()
@@ -171,7 +173,7 @@ def _loop(run: Run) -> History:
             f"interrupted after {run.epoch} of {run.epochs} epochs; the model keeps the weights it has "
             f"now{last}"
         )
-    run.history.peak_bytes = memory.peak_bytes()
+    run.history.peak_bytes = device.peak_bytes()
     run.say(f"peak memory of the arrays: {run.history.peak_bytes / 1e6:.0f} MB")
     if run.ema is not None and not run.history.interrupted:
         run.ema.copy_to_params()

@@ -63,7 +63,7 @@ MUTANTS = load()
 
 @pytest.fixture(autouse=True)
 def _all_threads() -> Iterator[None]:
-    """Some errors stand in what threads do together, and `pytest -n` leaves each process few of them."""
+    """Some errors stand in what threads do together, and the suite leaves each process few of them."""
     before = md.get_num_threads()
     md.set_num_threads(numba.config.NUMBA_NUM_THREADS)
     yield

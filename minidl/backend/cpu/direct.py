@@ -16,9 +16,10 @@ Bound by: arithmetic; a pointwise one of few channels by writing its output.
 
 import numba
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minidl.backend.cpu import memory
+from minidl.backend.cpu.compile import compiled
 from minidl.backend.cpu.microkernel import (
     Panels,
     choose_panels,
@@ -127,7 +128,7 @@ def _scratch(g: Geometry, workers: int, results: int = 0) -> np.ndarray:
     return memory.empty((workers, results + rows * columns * g.pitch), np.float32)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _correlate(  # type: ignore[no-untyped-def]
     lanes, src, g, runs, length, group, panels, b_row, vectors, most, bias, relu, out, scratch
 ):
@@ -181,7 +182,7 @@ def _correlate(  # type: ignore[no-untyped-def]
                             out[to + f] = mine[((i - first) * g.wide + j) * wide + f]
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _correlate_weight(  # type: ignore[no-untyped-def]
     lanes, src, g, runs, length, grad, vectors, most, shares, packed, sums, scratch
 ):
@@ -239,7 +240,7 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
             sums[part] = 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _pack_terms(lanes, grad, g, image, first, terms, f, count, panel):  # type: ignore[no-untyped-def]
     """panel = grad's filters f .. f + count at `terms` pixels from row `first` on; how many numbers it is."""
     lane_count = len(lanes)

@@ -10,9 +10,10 @@ Bound by: arithmetic, ten rounds of two 32-bit products per four elements.
 """
 
 import numpy as np
-from numba import njit, prange, uint32, uint64
+from numba import prange, uint32, uint64
 
 from minidl.backend.cpu import memory
+from minidl.backend.cpu.compile import compiled
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)  # the paper's multipliers
 _W0, _W1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)  # and the steps of its key: golden ratio, sqrt(3) - 1
@@ -41,7 +42,7 @@ def dropout(x: np.ndarray, p: float, key: tuple[int, int, int]) -> np.ndarray:
     return y
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _philox(first, call, key0, key1, words):  # type: ignore[no-untyped-def]
     """words (4, _LANES) = Philox4x32-10 of the counters (first + lane, call)."""
     c0, c1, c2, c3 = words[0], words[1], words[2], words[3]
@@ -59,7 +60,7 @@ def _philox(first, call, key0, key1, words):  # type: ignore[no-untyped-def]
         key0, key1 = uint32(key0 + _W0), uint32(key1 + _W1)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _dropout(x, threshold, scale, key0, key1, call, y):  # type: ignore[no-untyped-def]
     stretch = 4 * _LANES
     for part in prange((x.size + stretch - 1) // stretch):

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minidl.backend.cpu import memory
+from minidl.backend.cpu.compile import compiled
 from minidl.backend.cpu.norm import column_sums
 from minidl.backend.cpu.threads import PARALLEL_SIZE
 
@@ -46,7 +47,7 @@ def _binary(
     return apply
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _add(a, b, y):  # type: ignore[no-untyped-def]
     if b.size == 1:
         for i in prange(a.size):
@@ -56,7 +57,7 @@ def _add(a, b, y):  # type: ignore[no-untyped-def]
             y[i] = a[i] + b[i]
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _mul(a, b, y):  # type: ignore[no-untyped-def]
     if b.size == 1:
         for i in prange(a.size):
@@ -242,13 +243,13 @@ def relu_grad(g: np.ndarray, y: np.ndarray) -> np.ndarray:
     return grad_x
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _relu(x, y):  # type: ignore[no-untyped-def]
     for i in prange(x.size):
         y[i] = 0 if x[i] < 0 else x[i]
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _relu_grad(g, y, grad_x):  # type: ignore[no-untyped-def]
     for i in prange(g.size):
         grad_x[i] = g[i] if y[i] > 0 else 0

@@ -16,9 +16,10 @@ once.
 
 import numba
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minidl.backend.cpu import blas, memory
+from minidl.backend.cpu.compile import compiled
 from minidl.backend.cpu.threads import get_num_threads
 
 TILE_BYTES = (
@@ -133,19 +134,19 @@ def _tile_lines(lines: int, width: int, depth: int, dtype: np.dtype) -> int:
     return max(1, min(lines, TILE_BYTES // (width * depth * dtype.itemsize)))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _copy(target, source):  # type: ignore[no-untyped-def]
     for q in range(target.size):
         target[q] = source[q]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _clear(target):  # type: ignore[no-untyped-def]
     for q in range(target.size):
         target[q] = 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _gather(src, first_line, last_line, oh, ow, rows, columns, stride_h, stride_w, cols):  # type: ignore[no-untyped-def]
     """cols[pixel] = what the window sees at each output pixel of lines first_line .. last_line.
 
@@ -189,7 +190,7 @@ def _gather(src, first_line, last_line, oh, ow, rows, columns, stride_h, stride_
                             _copy(target[b * c : (b + 1) * c], flat[(base + iw) * c : (base + iw + 1) * c])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _finish(out, bias, relu):  # type: ignore[no-untyped-def]
     """out = act(out + bias) over rows of pixels; NaN stays NaN."""
     for i in range(out.shape[0]):
@@ -199,7 +200,7 @@ def _finish(out, bias, relu):  # type: ignore[no-untyped-def]
             row[f] = 0 if relu and value < 0 else value
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _gather_multiply(src, rows, columns, stride_h, stride_w, matrix, bias, relu, out, lines, cols):  # type: ignore[no-untyped-def]
     n, oh, ow, f = out.shape
     depth = matrix.shape[0]
@@ -213,7 +214,7 @@ def _gather_multiply(src, rows, columns, stride_h, stride_w, matrix, bias, relu,
         _finish(result, bias, relu)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _multiply_tiles(x, matrix, bias, relu, out, rows):  # type: ignore[no-untyped-def]
     m, depth = x.shape
     f = matrix.shape[1]
@@ -224,7 +225,7 @@ def _multiply_tiles(x, matrix, bias, relu, out, rows):  # type: ignore[no-untype
         _finish(result, bias, relu)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _gather_multiply_transposed(src, rows, columns, stride_h, stride_w, g, sums, lines, cols):  # type: ignore[no-untyped-def]
     n, oh, ow, f = g.shape
     threads, depth = sums.shape[:2]
@@ -256,7 +257,7 @@ def _gather_multiply_transposed(src, rows, columns, stride_h, stride_w, g, sums,
             total[:] = 0
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _multiply_transposed(x, g, sums, rows):  # type: ignore[no-untyped-def]
     m, f = g.shape
     threads, depth = sums.shape[:2]

@@ -11,7 +11,9 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from minidl.backend.cpu.compile import compiled
 
 SMALL_BYTES = 1 << 15  # below this NumPy's own allocator is as good
 _ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 register
@@ -98,7 +100,7 @@ def transposed(array: np.ndarray) -> np.ndarray:
     return result
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _transpose(array, result):  # type: ignore[no-untyped-def]
     """In blocks of 16 x 16: whole cache lines on both sides."""
     a, b, m, n = array.shape

@@ -36,9 +36,11 @@ from typing import Any, NamedTuple
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from minidl.backend.cpu.compile import compiled
 
 # lanes: {vectors: the most rows}
 TILES = {
@@ -290,7 +292,7 @@ class _Emitter:
             phi.add_incoming(value, self.builder.block)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def multiply_tile(  # type: ignore[no-untyped-def]
     lanes, rows, vectors, a, a_row, a_term, offsets, runs, length, b, b_row, c, c_row, add, add_row, relu
 ):
@@ -307,7 +309,7 @@ def multiply_tile(  # type: ignore[no-untyped-def]
     )
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def pack(lanes, source, starts, length, step, columns, column_step, vectors, panels):  # type: ignore[no-untyped-def]
     """panels (flat) = B[r, k, j] = source[starts[r] + k * step + j * column_step], panel after panel.
 

@@ -17,9 +17,10 @@ Bound by: memory. The mask of a fused ReLU is read off y, so nothing else is kep
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minidl.backend.cpu import memory
+from minidl.backend.cpu.compile import compiled
 
 _CHUNK = 256  # rows
 _WIDE = 256  # numbers of a row up to which neighbours are taken together
@@ -172,7 +173,7 @@ def _chunks(rows: np.ndarray) -> int:
     return -(-rows.shape[0] // _CHUNK)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _column_sums(x, parts):  # type: ignore[no-untyped-def]
     m, c = x.shape
     for chunk in prange(parts.shape[0]):
@@ -183,7 +184,7 @@ def _column_sums(x, parts):  # type: ignore[no-untyped-def]
                 total[j] += x[i, j]
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _chunk_moments(x, parts):  # type: ignore[no-untyped-def]
     """parts (chunks, 2, C) = mean of each chunk of rows, and the sum of squares about it.
 
@@ -207,7 +208,7 @@ def _chunk_moments(x, parts):  # type: ignore[no-untyped-def]
                 squares[j] += d * d
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _normalize(x, mean, scale, beta, residual, with_residual, relu, y):  # type: ignore[no-untyped-def]
     m, c = x.shape
     for chunk in prange((m + _CHUNK - 1) // _CHUNK):
@@ -219,7 +220,7 @@ def _normalize(x, mean, scale, beta, residual, with_residual, relu, y):  # type:
                 y[i, j] = 0 if relu and value < 0 else value
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _grad_sums(g, x, mean, y, masked, parts):  # type: ignore[no-untyped-def]
     m, c = x.shape
     for chunk in prange(parts.shape[0]):
@@ -233,7 +234,7 @@ def _grad_sums(g, x, mean, y, masked, parts):  # type: ignore[no-untyped-def]
                 second[j] += arriving * (x[i, j] - mean[j])
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _grad_x(g, x, mean, scale, mean_g, slope, y, masked, grad_x):  # type: ignore[no-untyped-def]
     m, c = x.shape
     for chunk in prange((m + _CHUNK - 1) // _CHUNK):
@@ -243,7 +244,7 @@ def _grad_x(g, x, mean, scale, mean_g, slope, y, masked, grad_x):  # type: ignor
                 grad_x[i, j] = scale[j] * (arriving - mean_g[j] - (x[i, j] - mean[j]) * slope[j])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _around(values, half, total):  # type: ignore[no-untyped-def]
     """total[j] = sum of values[j] .. values[j + 2 * half]; values: a row with `half` zeros on either side."""
     for j in range(total.size):
@@ -253,7 +254,7 @@ def _around(values, half, total):  # type: ignore[no-untyped-def]
             total[j] += values[j + offset]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _powers(base, beta, power):  # type: ignore[no-untyped-def]
     """power = base ** beta; the usual betas go by square roots, which run over whole vectors."""
     if beta == 0.75:
@@ -268,7 +269,7 @@ def _powers(base, beta, power):  # type: ignore[no-untyped-def]
             power[j] = base[j] ** beta
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _energies(row, half, a, k, frame, scale):  # type: ignore[no-untyped-def]
     """scale[j] = k + a * sum of squares around channel j; frame (C + 2 * half,) is space for the squares."""
     for j in range(row.size):
@@ -278,7 +279,7 @@ def _energies(row, half, a, k, frame, scale):  # type: ignore[no-untyped-def]
         scale[j] = k + a * scale[j]
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _response(x, half, a, beta, k, y):  # type: ignore[no-untyped-def]
     m, c = x.shape
     for chunk in prange((m + _CHUNK - 1) // _CHUNK):
@@ -291,7 +292,7 @@ def _response(x, half, a, beta, k, y):  # type: ignore[no-untyped-def]
                 y[i, j] = x[i, j] / power[j]
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _response_grad(g, x, half, a, beta, k, slope, grad_x):  # type: ignore[no-untyped-def]
     m, c = x.shape
     for chunk in prange((m + _CHUNK - 1) // _CHUNK):

@@ -8,9 +8,10 @@ memory.
 from collections.abc import Iterator
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minidl.backend.cpu import memory
+from minidl.backend.cpu.compile import compiled
 from minidl.window import Window
 
 
@@ -116,14 +117,14 @@ def _shares(window: Window, count_include_pad: bool, dtype: np.dtype) -> np.ndar
     return (1 / np.outer(*counts)).astype(dtype)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _clipped(index, kernel, stride, start, length):  # type: ignore[no-untyped-def]
     """(where window `index` starts, the range of its taps that lie inside the image)"""
     first = index * stride + start
     return first, max(0, -first), min(kernel, length - first)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _max_pool(x, kernel, stride, corner, y, taps):  # type: ignore[no-untyped-def]
     n, h, w, c = x.shape
     oh, ow = y.shape[1:3]
@@ -146,7 +147,7 @@ def _max_pool(x, kernel, stride, corner, y, taps):  # type: ignore[no-untyped-de
                                 where[f] = tap
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _max_pool_grad(g, taps, kernel, stride, corner, grad_x):  # type: ignore[no-untyped-def]
     n, h, w, c = grad_x.shape
     oh, ow = g.shape[1:3]
@@ -165,7 +166,7 @@ def _max_pool_grad(g, taps, kernel, stride, corner, grad_x):  # type: ignore[no-
                             target[f] += arriving[f] if where[f] == tap else 0
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _avg_pool(x, kernel, stride, corner, shares, y):  # type: ignore[no-untyped-def]
     n, h, w, c = x.shape
     oh, ow = y.shape[1:3]
@@ -185,7 +186,7 @@ def _avg_pool(x, kernel, stride, corner, shares, y):  # type: ignore[no-untyped-
                     total[f] *= shares[i, j]
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _avg_pool_grad(g, kernel, stride, corner, shares, grad_x):  # type: ignore[no-untyped-def]
     n, h, w, c = grad_x.shape
     oh, ow = g.shape[1:3]

@@ -9,8 +9,8 @@ share one place in the cache. Everything else is read where it lies, whatever th
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from minidl.backend.cpu.compile import compiled
 from minidl.backend.cpu.threads import get_num_threads
 
 _STRIP_BYTES = 1 << 19  # of the image below a strip
@@ -159,7 +159,7 @@ def _strip_rows(images: int, tall: int, row_bytes: int, reach: int) -> int:
     return -(-tall // min(tall, strips))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _copy_strip(src, g, image, first, last, block, channels, strip):  # type: ignore[no-untyped-def]
     """strip = the part of an image under output rows first .. last, zeros beyond the image.
 
@@ -183,7 +183,7 @@ def _copy_strip(src, g, image, first, last, block, channels, strip):  # type: ig
             at += g.pitch
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def place_strip(src, g, image, first, last, block, channels, space):  # type: ignore[no-untyped-def]
     """(address of the first pixel under output rows first .. last, distances of its pixels and rows).
 

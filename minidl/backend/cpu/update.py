@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minidl.backend import Array
+from minidl.backend.cpu.compile import compiled
 from minidl.backend.cpu.threads import PARALLEL_SIZE
 
 CHUNK_SIZE = 8192  # elements per partial sum: fixed, so the order of summation does not depend on the threads
@@ -26,8 +27,8 @@ def _kernel(loop: Callable[..., None]) -> Callable[..., None]:
     twin = types.FunctionType(loop.__code__, loop.__globals__, loop.__name__)
     twin.__qualname__ = loop.__qualname__ + "_parallel"
     twin.__module__ = loop.__module__
-    serial = njit(cache=True, nogil=True, error_model="numpy")(loop)
-    parallel = njit(cache=True, nogil=True, error_model="numpy", parallel=True)(twin)
+    serial = compiled(loop, error_model="numpy")
+    parallel = compiled(twin, error_model="numpy", parallel=True)
 
     def run(first: Array, *rest: Any) -> None:
         (parallel if first.size >= PARALLEL_SIZE else serial)(first, *rest)

@@ -23,9 +23,10 @@ powers cancel; `minidl.testing.bounds` states how much is allowed. float64 never
 
 import numba
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minidl.backend.cpu import memory
+from minidl.backend.cpu.compile import compiled
 from minidl.backend.cpu.microkernel import choose_panels, lanes, multiply_tile, padded, registers
 from minidl.backend.cpu.sandwich import sandwich
 from minidl.backend.cpu.strips import distances, flat
@@ -166,7 +167,7 @@ _FILTER3, _FILTER5 = sandwich(filter_matrix(3)), sandwich(filter_matrix(5))
 _FILTER3_BACK, _FILTER5_BACK = sandwich(filter_matrix(3).T), sandwich(filter_matrix(5).T)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _addresses(table, start, shape, distance, image, top, left, size, beyond):  # type: ignore[no-untyped-def]
     """table = where the size x size pixels from (top, left) on are, `beyond` for those that do not exist."""
     for a in range(size):
@@ -178,21 +179,21 @@ def _addresses(table, start, shape, distance, image, top, left, size, beyond):  
                 table[a * size + b] = beyond
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _place(tile, grid, outputs):  # type: ignore[no-untyped-def]
     """(image, row, column of the first output) of a tile, counted over all images."""
     image, rest = tile // (grid[0] * grid[1]), tile % (grid[0] * grid[1])
     return image, rest // grid[1] * outputs, rest % grid[1] * outputs
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _bounds(block, blocks, numbers, lane_count):  # type: ignore[no-untyped-def]
     """The first and the last + 1 of a block's numbers: equal blocks of whole registers, the last shorter."""
     each = ((numbers + blocks - 1) // blocks + lane_count - 1) // lane_count * lane_count
     return min(numbers, block * each), min(numbers, (block + 1) * each)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _transform_image(lanes, src, shape, distance, image, top, left, low, high, zeros, tables, v, t):  # type: ignore[no-untyped-def]
     """v[:, t] = B^T d B of channels low .. high of the tile whose first pixel is (top, left)."""
     start = src.ctypes.data + 4 * low
@@ -202,7 +203,7 @@ def _transform_image(lanes, src, shape, distance, image, top, left, low, high, z
     _IMAGE(lanes, tables[0].ctypes.data, tables[1].ctypes.data, high - low, 0, 0)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _transform_filters(lanes, weight, taps, step, c_low, c_high, f_low, f_high, wide, tables, u):  # type: ignore[no-untyped-def]
     """u = G w G^T of a block of channels and filters: per element panels of (channels, width)."""
     lane_count = len(lanes)
@@ -225,7 +226,7 @@ def _transform_filters(lanes, weight, taps, step, c_low, c_high, f_low, f_high, 
                 _FILTER5(lanes, tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _transform_products(  # type: ignore[no-untyped-def]
     lanes, m, t, out, shape, distance, image, top, left, outputs, low, high, bias, relu, beyond, tables
 ):
@@ -240,7 +241,7 @@ def _transform_products(  # type: ignore[no-untyped-def]
         _OUTPUT5(lanes, tables[0].ctypes.data, tables[1].ctypes.data, high - low, add, relu)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _correlate(  # type: ignore[no-untyped-def]
     lanes, src, shape, distance, corner, outputs, weight, taps, step, vectors, most, bias, relu,
     out, out_shape, out_distance, grid, blocks, v_space, u_space, m_space,
@@ -288,7 +289,7 @@ def _correlate(  # type: ignore[no-untyped-def]
             )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _transform_gradient(  # type: ignore[no-untyped-def]
     lanes, g, shape, distance, image, top, left, outputs, low, high, wide, zeros, tables, d, t, chunk
 ):
@@ -313,7 +314,7 @@ def _transform_gradient(  # type: ignore[no-untyped-def]
             tables[0, k] += 4 * width * (tables[0, k] != beyond)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _correlate_weight(  # type: ignore[no-untyped-def]
     lanes, src, shape, distance, corner, outputs, vectors, most, g, g_shape, g_distance, grid, blocks,
     v_space, d_space, sum_space, sums,
