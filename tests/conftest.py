@@ -22,7 +22,9 @@ settings.load_profile("ci")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The whole suite runs in a process per core, unless `-n` says otherwise; a part of it in this process."""
+    """The whole suite runs in a process per core, unless `-n` says otherwise; a part of it in this one."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # this is one of those processes
+        return
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if whole and config.pluginmanager.has_plugin("xdist") and config.option.numprocesses is None:
         config.option.numprocesses = "auto"
