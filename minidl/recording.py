@@ -25,7 +25,10 @@ from minidl.autograd import Node, Tensor, Vjp, check_differentiable, ieee, is_re
 from minidl.backend import Array
 from minidl.errors import DeviceError, DTypeError
 
+Watcher = Callable[[str, list[Array], Tensor], None]
+
 _kinds = "fiub"  # of the dtypes that ops compute on
+_watchers: list[Watcher] = []
 
 
 def op(fn: Callable[..., tuple[Array, tuple[Vjp | None, ...]]]) -> Callable[..., Tensor]:
@@ -70,9 +73,23 @@ def op(fn: Callable[..., tuple[Array, tuple[Vjp | None, ...]]]) -> Callable[...,
             raise TypeError(f"{name}: an op returns (y, vjps), vjps a tuple with one entry per array input")
         if not variadic:
             vjps = tuple(vjp for key, vjp in zip(kinds, vjps) if bound.get(key) is not None)
-        return _record(name, [value for _, value in given], np.asarray(y) if np.isscalar(y) else y, vjps)
+        result = _record(name, [value for _, value in given], np.asarray(y) if np.isscalar(y) else y, vjps)
+        for see in _watchers:
+            see(name, arrays, result)
+        return result
 
     return call
+
+
+@contextlib.contextmanager
+def watching(see: Watcher) -> Iterator[None]:
+    """Inside, see(name, arrays, result) is called after every op: its name, its array inputs, and the Tensor
+    it made."""
+    _watchers.append(see)
+    try:
+        yield
+    finally:
+        _watchers.remove(see)
 
 
 def shared(compute: Callable[[Array], Any]) -> Callable[[Array], Any]:
@@ -163,13 +180,13 @@ def _record(name: str, values: list[Any], y: Array, vjps: tuple[Vjp | None, ...]
         return result
     check_differentiable(y.dtype, name)
     versions = {id(owner_of(t.data)): t._version for t in (*tensors, result)}
-    captured = {id(v): v for a in _captured(kept) if (v := versions.get(id(owner_of(a)))) is not None}
-    result._node = Node(name, tuple(inputs), tuple(kept), [(v, v.count) for v in captured.values()])
+    held = {id(v): v for a in captured(kept) if (v := versions.get(id(owner_of(a)))) is not None}
+    result._node = Node(name, tuple(inputs), tuple(kept), [(v, v.count) for v in held.values()])
     result.requires_grad = True
     return result
 
 
-def _captured(functions: Any) -> Iterator[Array]:
+def captured(functions: Any) -> Iterator[Array]:
     """Every array that `functions` hold: in closures, defaults, and lists or tuples in them, however deep."""
     todo, seen = [f for f in functions if f is not None], set()
     while todo:

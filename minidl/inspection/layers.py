@@ -1,12 +1,12 @@
 """The layers of a network as they run: what each does to the shape, what it learns, and what it costs."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from minidl import nn
 from minidl.autograd import Tensor, no_grad
+from minidl.inspection.watch import Call, Watch
 
 
 @dataclass(frozen=True)
@@ -26,41 +26,16 @@ def layer_rows(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Row]
 
     Found by running it once in evaluation mode.
     """
-    rows: list[Row] = []
-
-    def append_row(path: str) -> nn.Hook:
-        return lambda module, inputs, output: rows.append(_row(path, module, output))
-
-    handles = [
-        module.register_forward_hook(append_row(path))
-        for path, module in model.named_modules()
-        if next(module.children(), None) is None
-    ]
     first = next(model.parameters(), None)
     image = np.zeros((1, *input_shape), np.float32 if first is None else first.dtype)
-    try:
-        with no_grad(), nn.mode(model, False):
-            model(Tensor(image))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return rows
+    with no_grad(), nn.mode(model, False), Watch(model) as watch:
+        model(Tensor(image))
+    return [_row(call, call.module) for call in watch.calls if call.module is not None]
 
 
-def multiply_adds(module: nn.Module, output: tuple[int, ...]) -> int:
-    """Multiply-adds of one convolution or linear layer for one image; 0 for the others.
-
-    output: shape without N.
-    """
-    if isinstance(module, nn.Conv2d):
-        return int(np.prod(output[:2])) * module.weight.size
-    return module.weight.size if isinstance(module, nn.Linear) else 0
-
-
-def _row(path: str, module: nn.Module, output: Any) -> Row:
-    shape = (output[0] if isinstance(output, tuple) else output).shape[1:]
+def _row(call: Call, module: nn.Module) -> Row:
     params = sum(value.size for value in vars(module).values() if isinstance(value, nn.Parameter))
-    return Row(path, type(module).__name__, _window(module), shape, params, multiply_adds(module, shape))
+    return Row(call.path, call.kind, _window(module), call.output[1:], params, call.macs)
 
 
 def _window(module: nn.Module) -> str:

@@ -16,7 +16,7 @@ from minidl.nn.layers import (
     MaxPool2d,
     ReLU,
 )
-from minidl.nn.module import Hook, HookHandle, Module, Parameter, mode
+from minidl.nn.module import Hook, HookHandle, Module, Parameter, PreHook, mode
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -36,6 +36,7 @@ __all__ = [
     "Module",
     "ModuleList",
     "Parameter",
+    "PreHook",
     "ReLU",
     "Sequential",
     "init",

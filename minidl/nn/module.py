@@ -16,6 +16,7 @@ from minidl.autograd import Tensor, tensor
 from minidl.errors import CheckpointError, DTypeError
 
 Hook = Callable[["Module", tuple[Any, ...], Any], None]
+PreHook = Callable[["Module", tuple[Any, ...]], None]
 
 
 class Parameter(Tensor):
@@ -28,9 +29,9 @@ class Parameter(Tensor):
 
 
 class HookHandle:
-    """What `register_forward_hook` returns; `remove()` ends the hook."""
+    """What registering a hook returns; `remove()` ends the hook."""
 
-    def __init__(self, hooks: "dict[HookHandle, Hook]") -> None:
+    def __init__(self, hooks: "dict[HookHandle, Callable[..., None]]") -> None:
         self._hooks = hooks
 
     def remove(self) -> None:
@@ -52,6 +53,8 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward method; define forward(self, x)")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
+        for before in tuple(self.__dict__.get("_forward_pre_hooks", {}).values()):
+            before(self, inputs)
         try:
             output = self.forward(*inputs, **options)
         except Exception as error:
@@ -63,7 +66,14 @@ class Module:
 
     def register_forward_hook(self, hook: Hook) -> HookHandle:
         """Call hook(module, inputs, output) after each forward pass, until the handle's `remove()`."""
-        hooks = self.__dict__.setdefault("_forward_hooks", {})
+        return self._register("_forward_hooks", hook)
+
+    def register_forward_pre_hook(self, hook: PreHook) -> HookHandle:
+        """Call hook(module, inputs) before each forward pass, until the handle's `remove()`."""
+        return self._register("_forward_pre_hooks", hook)
+
+    def _register(self, kind: str, hook: Callable[..., None]) -> HookHandle:
+        hooks = self.__dict__.setdefault(kind, {})
         handle = HookHandle(hooks)
         hooks[handle] = hook
         return handle

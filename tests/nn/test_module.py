@@ -112,6 +112,19 @@ def test_hooks_see_module_inputs_and_output_until_removed():
     assert seen == [(block.body.conv, (2, 5, 5, 3), (2, 5, 5, 4))]
 
 
+def test_hooks_before_the_forward_pass_see_the_inputs_until_removed():
+    seen = []
+    layer = nn.Linear(2, 1)
+    before = layer.register_forward_pre_hook(lambda module, inputs: seen.append(("before", module, inputs)))
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(("after", module, inputs)))
+    x = md.tensor([[1.0, 2.0]])
+    layer(x)
+    assert seen == [("before", layer, (x,)), ("after", layer, (x,))]
+    before.remove()
+    layer(x)
+    assert [when for when, *_ in seen] == ["before", "after", "after"]
+
+
 def test_one_hook_registered_twice_is_removed_once_at_a_time():
     block, seen = Block(), []
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backend.cpu import direct, im2col, memory, winograd
-from minidl.backend.plans import Plan, forced
+from minidl.backend.plans import Plan, forced, noted
 from minidl.window import Window
 
 _CORRELATE = {
@@ -99,7 +99,7 @@ def conv2d(
     """(N, H, W, C), (KH, KW, C/groups, F), (F,) -> (N, OH, OW, F)"""
     x = _with_channels_together(x)
     y = memory.empty((x.shape[0], *window.output, weight.shape[3]), x.dtype)
-    correlate = _CORRELATE[_plan(window, x, y, groups).name]
+    correlate = _CORRELATE[_plan("forward", window, x, y, groups).name]
     for c, f in _groups(x, y, groups):
         part = None if bias is None else bias[f]
         relu = activation == "relu"
@@ -111,7 +111,7 @@ def conv2d_grad_x(g: np.ndarray, weight: np.ndarray, window: Window, groups: int
     """(N, OH, OW, F), (KH, KW, C/groups, F) -> (N, H, W, C)"""
     g = _with_channels_together(g)
     grad_x = memory.empty((g.shape[0], *window.size, weight.shape[2] * groups), g.dtype)
-    correlate = _CORRELATE[_plan(window, grad_x, g, groups).name]
+    correlate = _CORRELATE[_plan("grad_x", window, grad_x, g, groups).name]
     for c, f in _groups(grad_x, g, groups):
         back = weight[..., f].transpose(0, 1, 3, 2)
         for (top, tap_rows, rows), (left, tap_columns, columns) in _phases(window):
@@ -127,7 +127,7 @@ def conv2d_grad_x(g: np.ndarray, weight: np.ndarray, window: Window, groups: int
 def conv2d_grad_weight(g: np.ndarray, x: np.ndarray, window: Window, groups: int) -> np.ndarray:
     """(N, OH, OW, F), (N, H, W, C) -> (KH, KW, C/groups, F)"""
     g, x = _with_channels_together(g), _with_channels_together(x)
-    correlate_weight = _CORRELATE_WEIGHT[_plan(window, x, g, groups).name]
+    correlate_weight = _CORRELATE_WEIGHT[_plan("grad_weight", window, x, g, groups).name]
     taps = (*_taps(window), window.stride)
     if groups == 1:
         return correlate_weight(x, *taps, g)
@@ -137,8 +137,9 @@ def conv2d_grad_weight(g: np.ndarray, x: np.ndarray, window: Window, groups: int
     return grad_weight
 
 
-def _plan(window: Window, x: np.ndarray, y: np.ndarray, groups: int) -> Plan:
-    return choose_plan(window, x.dtype, groups, x.shape[3], y.shape[3], x.shape[0])
+def _plan(which: str, window: Window, x: np.ndarray, y: np.ndarray, groups: int) -> Plan:
+    """What pass `which` runs between images like x and outputs like y."""
+    return noted(which, choose_plan(window, x.dtype, groups, x.shape[3], y.shape[3], x.shape[0]))
 
 
 def _with_channels_together(x: np.ndarray) -> np.ndarray:
