@@ -25,6 +25,7 @@ from minidl.streams import manual_seed
 __version__ = "0.1.0"
 
 _LAZY = {name: f"minidl.{name}" for name in ("data", "inspection", "io", "nn", "optim", "testing", "train")}
+_LAZY_HOMES = {"Model": "minidl.model", "explain": "minidl.inspection"}
 
 __all__ = [
     "Tensor",
@@ -39,7 +40,7 @@ __all__ = [
     "set_default_device",
     "set_num_threads",
     "tensor",
-    "Model",
+    *_LAZY_HOMES,
     *(name for name in _LAZY if name != "testing"),  # `import *` need not load Hypothesis
 ]
 
@@ -61,6 +62,6 @@ def get_num_threads() -> int:
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return import_module(_LAZY[name])
-    if name == "Model":
-        return import_module("minidl.model").Model
+    if name in _LAZY_HOMES:
+        return getattr(import_module(_LAZY_HOMES[name]), name)
     raise AttributeError(f"module 'minidl' has no attribute {name!r}")
