@@ -1,4 +1,4 @@
-"""The `minidl` command: train, evaluate, predict, summary, models, warmup, data.
+"""The `minidl` command: train, evaluate, predict, summary, bench, models, warmup, data.
 
 Each command turns its options into a few calls of the public interface, the same a program would make, and
 prints what they return. A user's mistake becomes one line on stderr and exit code 1; a traceback means a bug
@@ -12,6 +12,7 @@ import inspect
 import json
 import math
 import shlex
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -274,6 +275,71 @@ def predict(run: Path, images: tuple[Path, ...], device: str | None, fit_images:
 def summary(model: str, arguments: dict[str, Any]) -> None:
     """Print the layers of MODEL: kernel, stride and padding, output shape, parameters, multiply-adds."""
     click.echo(_build(model, arguments).summary())
+
+
+@main.command()
+@click.argument("networks", metavar="MODEL...", nargs=-1, required=True)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Images per step (else 64 of up to 64x64 pixels, 8 of larger).",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    metavar="PX",
+    help="Rows and columns of an image (else the model's).",
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="Steps to time."
+)
+@click.option("--infer", is_flag=True, help="Forward passes in evaluation mode instead of training steps.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads to compute with (else all)."
+)
+@click.option("--layers", is_flag=True, help="Also print the layers: plan, ms, GF/s, share of the step.")
+@model_settings
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write all figures there too.",
+)
+@click.option(
+    "--against",
+    type=click.Choice(["torch"]),
+    help="Then race PyTorch; in a checkout of minidl, with torch installed.",
+)
+def bench(
+    networks: tuple[str, ...],
+    threads: int | None,
+    arguments: dict[str, Any],
+    json_file: Path | None,
+    against: str | None,
+    **options: Any,
+) -> None:
+    """Measure how fast MODELs train on random images.
+
+    A line for each: the median step after two to warm up, images and operations a second, what part that is
+    of NumPy's matmul in the same run, and the most memory its arrays took. The race against PyTorch has
+    batches, sizes and variants of its own, those of tests/peers/compare.py.
+    """
+    from minidl.inspection import bench as benchmark
+    from minidl.inspection import race
+
+    if json_file is not None and not json_file.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {json_file.parent}; make it first", param_hint="--json")
+    try:  # set in any case, for then NumPy's matmul has as many
+        minidl.set_num_threads(threads or minidl.get_num_threads())
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--threads") from error
+    builds = {name: partial(_build, name, arguments) for name in networks}
+    try:
+        benchmark.run(builds, **options, json_file=json_file, against=against, say=click.echo)
+    except race.NoRace as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command()
