@@ -9,7 +9,15 @@ from numba import njit
 
 from minidl import ops
 from minidl.backend.cpu import microkernel
-from minidl.backend.cpu.microkernel import TILES, choose_panels, force_lanes, lanes, multiply_tile, pack
+from minidl.backend.cpu.microkernel import (
+    TILES,
+    choose_panels,
+    force_lanes,
+    lanes,
+    multiply_tile,
+    pack,
+    tile_code,
+)
 from minidl.backend.plans import force_plan
 from minidl.testing import agree, strategies
 from minidl.testing.strategies import Conv2dCase
@@ -19,9 +27,9 @@ RUNS, LENGTH = 3, 7
 
 
 @njit
-def run(lanes, rows, vectors, a, a_row, a_term, offsets, panel, b_row, c, add, add_row, relu):  # type: ignore[no-untyped-def]
+def run(tile, rows, vectors, a, a_row, a_term, offsets, panel, b_row, c, add, add_row, relu):  # type: ignore[no-untyped-def]
     multiply_tile(
-        lanes, rows, vectors, a.ctypes.data, a_row, a_term, offsets.ctypes.data, len(offsets), 7,
+        tile, rows, vectors, a.ctypes.data, a_row, a_term, offsets.ctypes.data, len(offsets), 7,
         panel.ctypes.data, b_row, c.ctypes.data, c.shape[1],
         add.ctypes.data if len(add) else 0, add_row, relu,
     )  # fmt: skip
@@ -50,26 +58,28 @@ def test_every_tile(count: int, packed: bool) -> None:
                 a = normal(rows, RUNS, LENGTH)
                 c = np.full((rows, vectors * count), np.nan, np.float32)
                 offsets = np.arange(RUNS) * LENGTH
-                run(lanes(), rows, vectors, a, RUNS * LENGTH, 1, offsets, panel, row, c, bias, 0, 1)
+                run(tile_code(), rows, vectors, a, RUNS * LENGTH, 1, offsets, panel, row, c, bias, 0, 1)
                 expected = np.maximum(np.einsum("mrk,rkj->mj", a, b) + bias[:columns], 0)
                 np.testing.assert_allclose(c[:, :columns], expected, rtol=1e-5, atol=1e-5)
                 np.testing.assert_array_equal(c[:, columns:], 0)
 
 
 def test_sums_are_added_to_what_is_there_and_terms_may_lie_anywhere() -> None:
-    count = len(lanes())
+    count = lanes()
     a, panel, c = normal(LENGTH, 5), normal(LENGTH * count, seed=1), normal(4, count, seed=2)
     before = c.copy()
-    run(lanes(), 4, 1, a, 1, 5, np.zeros(1, np.int64), panel, count, c, c.reshape(-1), count, 0)
+    run(tile_code(), 4, 1, a, 1, 5, np.zeros(1, np.int64), panel, count, c, c.reshape(-1), count, 0)
     expected = before + a[:, :4].T @ panel.reshape(LENGTH, count)
     np.testing.assert_allclose(c, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_relu_keeps_nan() -> None:
-    count = len(lanes())
+    count = lanes()
     a, c = np.full((1, LENGTH), np.nan, np.float32), np.zeros((1, count), np.float32)
     panel = np.ones(LENGTH * count, np.float32)
-    run(lanes(), 1, 1, a, LENGTH, 1, np.zeros(1, np.int64), panel, count, c, np.zeros(0, np.float32), 0, 1)
+    run(
+        tile_code(), 1, 1, a, LENGTH, 1, np.zeros(1, np.int64), panel, count, c, np.zeros(0, np.float32), 0, 1
+    )
     assert np.isnan(c).all()
 
 

@@ -8,6 +8,7 @@ from numba import njit
 
 from minidl import ops
 from minidl.backend.cpu import winograd
+from minidl.backend.cpu.compile import call
 from minidl.backend.cpu.microkernel import force_lanes, lanes
 from minidl.backend.cpu.sandwich import sandwich
 from minidl.backend.plans import force_plan
@@ -40,15 +41,14 @@ PRODUCT = sandwich(MATRIX)
 
 
 @njit
-def run(lanes, x, y, add, relu):  # type: ignore[no-untyped-def]
+def run(code, x, y, add, relu):  # type: ignore[no-untyped-def]
     inputs, outputs = np.empty(9, np.int64), np.empty(4, np.int64)
     for k in range(9):
         inputs[k] = x[k].ctypes.data
     for k in range(4):
         outputs[k] = y[k].ctypes.data
-    PRODUCT(
-        lanes, inputs.ctypes.data, outputs.ctypes.data, x.shape[1], add.ctypes.data if len(add) else 0, relu
-    )
+    bias = add.ctypes.data if len(add) else 0
+    call(code, (inputs.ctypes.data, outputs.ctypes.data, x.shape[1], bias, relu))
 
 
 @pytest.mark.parametrize("count", [1, 4, 8, 16])
@@ -60,7 +60,7 @@ def test_a_sandwich_of_any_number_of_channels(count: int, with_bias: bool, relu:
         add = rng.standard_normal(channels if with_bias else 0).astype(np.float32)
         y = np.full((4, channels), np.nan, np.float32)
         with force_lanes(count):
-            run(lanes(), x, y, add, relu)
+            run(PRODUCT(lanes()), x, y, add, relu)
         expected = np.einsum("ia,abc,jb->ijc", MATRIX, x.reshape(3, 3, -1), MATRIX).reshape(4, -1)
         expected += add if with_bias else 0
         expected = np.maximum(expected, 0) if relu else expected

@@ -1,9 +1,13 @@
 """Compiling loops to machine code: numba, always with the same options, and where the result is kept.
 
-Compiling all kernels takes most of a minute, so machine code is kept between processes, in `cache_folder()`.
+`compiled` makes kernels, functions of arrays. numba compiles into a kernel, once more for each, all compiled
+functions that it calls. For small ones that is as it should be; large generated ones (microkernel.py,
+sandwich.py) would take most of the time, so they are compiled by themselves: `procedure` makes one of
+integers, `call` runs it by its address.
+
+Compiling still takes most of a minute in all, so machine code is kept between processes, in `cache_folder()`.
 numba notices by itself when the file that a kernel stands in has changed, but not when a function that emits
-code for it has (microkernel.py, sandwich.py): therefore every state of this package's source has a folder of
-its own.
+code for it has: therefore every state of this package's source has a folder of its own.
 """
 
 import functools
@@ -16,7 +20,14 @@ from typing import Any
 
 import numba
 import platformdirs
-from numba.core import event
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, event
+from numba.extending import intrinsic
+
+Note = Callable[[str], None]
+
+_notes: list[Note] = []
 
 
 @functools.cache
@@ -44,18 +55,45 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """
     if function is None:
         return functools.partial(compiled, **options)
-    before = numba.config.CACHE_DIR  # numba asks for it now; other programs' kernels stay where they are
-    numba.config.CACHE_DIR = str(cache_folder())
-    try:
+    with _in_cache_folder():
         return numba.njit(cache=True, nogil=True, **options)(function)
-    finally:
-        numba.config.CACHE_DIR = before
+
+
+def procedure(function: Callable[..., None], arguments: int) -> int:
+    """The address of the machine code of a function of so many int64 that returns nothing; see `call`.
+
+    Numbers and strings that the function takes from around it are constants to it: each makes its own code.
+    """
+    with _in_cache_folder():
+        made = numba.cfunc(types.void(*[types.int64] * arguments), cache=True)(function)
+    if not made.cache_hits:
+        for note in _notes:
+            note(function.__name__)
+    _procedures.append(made)
+    return int(made.address)
+
+
+_procedures: list[Any] = []  # machine code lives as long as these do
+
+
+@intrinsic
+def call(typing: Any, address: Any, arguments: Any) -> Any:
+    """call(address, (1, 2, ...)), in compiled code: run the `procedure` at that address."""
+    count = len(arguments)
+    signature = types.void(types.int64, types.UniTuple(types.int64, count))
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * count)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), cgutils.unpack_tuple(builder, args[1]))
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 @contextmanager
-def compilation(note: Callable[[str], None]) -> Iterator[None]:
-    """Inside, `note` is called with the name of every kernel once it has been compiled (not when it is read
-    from the cache).
+def compilation(note: Note) -> Iterator[None]:
+    """Inside, `note` is called with the name of everything that was compiled (not when it is read from the
+    cache).
     """
 
     class Listener(event.Listener):
@@ -67,5 +105,20 @@ def compilation(note: Callable[[str], None]) -> Iterator[None]:
             if function.__module__.startswith(__package__):
                 note(function.__name__.lstrip("_"))
 
-    with event.install_listener("numba:compile", Listener()):
+    _notes.append(note)
+    try:
+        with event.install_listener("numba:compile", Listener()):
+            yield
+    finally:
+        _notes.remove(note)
+
+
+@contextmanager
+def _in_cache_folder() -> Iterator[None]:
+    """What numba makes inside is kept in `cache_folder()`; other programs' kernels stay where they are."""
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(cache_folder())
+    try:
         yield
+    finally:
+        numba.config.CACHE_DIR = before

@@ -28,6 +28,7 @@ from minidl.backend.cpu.microkernel import (
     pack,
     padded,
     registers,
+    tile_code,
 )
 from minidl.backend.cpu.strips import Geometry, distances, flat, geometry, place_strip, segments
 from minidl.backend.cpu.threads import get_num_threads
@@ -62,10 +63,11 @@ def correlate(
         and g.filters % 1024 != 0  # rows a page apart share one place in the cache
     )
     _correlate(
+        tile_code(),
         lanes(),
         flat(src)[0],
         g,
-        *segments(runs, length, _PANEL_NUMBERS // (panels.vectors * len(lanes()))),
+        *segments(runs, length, _PANEL_NUMBERS // (panels.vectors * lanes())),
         weight.reshape(-1) if in_place else _packed(weight, panels),
         g.filters if in_place else 0,
         panels.vectors,
@@ -73,7 +75,7 @@ def correlate(
         padded(bias, g.filters),
         int(relu),
         flat(out)[0],
-        _scratch(g, get_num_threads(), g.strip * g.wide * panels.vectors * len(lanes())),
+        _scratch(g, get_num_threads(), g.strip * g.wide * panels.vectors * lanes()),
     )
 
 
@@ -89,10 +91,11 @@ def correlate_weight(
     depth, filters = len(runs) * length, shape.filters
     panels = choose_panels(filters, length)
     count = get_num_threads()
-    many = -(-filters // (panels.vectors * len(lanes()))) >= count
+    many = -(-filters // (panels.vectors * lanes())) >= count
     parts, shares = (1, count) if many and depth * filters >= _SHARED_SUMS else (count, 1)
     sums = memory.empty((parts, depth, registers(filters)), np.float32)
     _correlate_weight(
+        tile_code(),
         lanes(),
         flat(src)[0],
         shape,
@@ -130,13 +133,12 @@ def _scratch(g: Geometry, workers: int, results: int = 0) -> np.ndarray:
 
 @compiled(parallel=True)
 def _correlate(  # type: ignore[no-untyped-def]
-    lanes, src, g, runs, length, group, panels, b_row, vectors, most, bias, relu, out, scratch
+    tile, lane_count, src, g, runs, length, group, panels, b_row, vectors, most, bias, relu, out, scratch
 ):
     """Strips among the threads; panels, `group` runs of their rows, lines and tiles of a strip.
 
     b_row: distance of the filters' rows where they are not packed, else 0.
     """
-    lane_count = len(lanes)
     wide = vectors * lane_count
     depth = len(runs) * length
     strips = (g.tall + g.strip - 1) // g.strip
@@ -144,8 +146,8 @@ def _correlate(  # type: ignore[no-untyped-def]
         image, first = unit // strips, unit % strips * g.strip
         last = min(g.tall, first + g.strip)
         mine = scratch[numba.get_thread_id()]
-        tile = g.strip * g.wide * wide
-        start, pixel, row = place_strip(src, g, image, first, last, 0, g.channels, mine[tile:])
+        results = g.strip * g.wide * wide
+        start, pixel, row = place_strip(src, g, image, first, last, 0, g.channels, mine[results:])
         for panel in range(0, g.filters, wide):
             count = min(wide, g.filters - panel)
             registers = (count + lane_count - 1) // lane_count
@@ -169,7 +171,7 @@ def _correlate(  # type: ignore[no-untyped-def]
                             c, pitch = mine.ctypes.data + 4 * ((i - first) * g.wide + done) * wide, wide
                         before, before_row = (c, pitch) if run > 0 else (add, 0)
                         multiply_tile(
-                            lanes, rows, registers, a, g.stride_w * pixel, 1, runs.ctypes.data + 8 * run,
+                            tile, rows, registers, a, g.stride_w * pixel, 1, runs.ctypes.data + 8 * run,
                             count_runs, length, sub_b, row_b, c, pitch, before,
                             before_row, relu if final else 0,
                         )  # fmt: skip
@@ -184,12 +186,11 @@ def _correlate(  # type: ignore[no-untyped-def]
 
 @compiled(parallel=True)
 def _correlate_weight(  # type: ignore[no-untyped-def]
-    lanes, src, g, runs, length, grad, vectors, most, shares, packed, sums, scratch
+    tile, lane_count, src, g, runs, length, grad, vectors, most, shares, packed, sums, scratch
 ):
     """sums[part] of a part of all strips, or the panels of a share: the terms of a strip are packed, then a
     block of channels at a time is multiplied by them.
     """
-    lane_count = len(lanes)
     wide = vectors * lane_count
     parts, _, pitch = sums.shape
     strips = (g.tall + g.strip - 1) // g.strip
@@ -209,7 +210,7 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
             for panel in range(first_panel, last_panel):
                 f = panel * wide
                 count = min(wide, g.filters - f)
-                at += _pack_terms(lanes, grad, g, image, first, terms, f, count, panels[at:])
+                at += _pack_terms(lane_count, grad, g, image, first, terms, f, count, panels[at:])
             for block in range(0, g.channels, g.block):
                 channels = min(g.block, g.channels - block)
                 start, pixel, row = place_strip(src, g, image, first, last, block, channels, strip)
@@ -230,7 +231,7 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
                             to = part * sums.shape[1] + r * length + block + done
                             c = sums.ctypes.data + 4 * (to * pitch + f)
                             multiply_tile(
-                                lanes, rows, registers, start + 4 * (runs[r] + done), 1, g.stride_w * pixel,
+                                tile, rows, registers, start + 4 * (runs[r] + done), 1, g.stride_w * pixel,
                                 offsets.ctypes.data, lines, line, panels.ctypes.data + 4 * at,
                                 registers * lane_count, c, pitch, c if unit > low else 0, pitch, 0,
                             )  # fmt: skip
@@ -241,9 +242,8 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _pack_terms(lanes, grad, g, image, first, terms, f, count, panel):  # type: ignore[no-untyped-def]
+def _pack_terms(lane_count, grad, g, image, first, terms, f, count, panel):  # type: ignore[no-untyped-def]
     """panel = grad's filters f .. f + count at `terms` pixels from row `first` on; how many numbers it is."""
-    lane_count = len(lanes)
     width = (count + lane_count - 1) // lane_count * lane_count
     at = 0
     for t in range(terms):

@@ -23,12 +23,12 @@ rows and its terms may lie anywhere at equal distances, and `offsets` says where
 loop computes x @ w (terms are neighbours), x^T @ g (terms are a pixel apart) and a convolution without
 columns (a run is one row of the window: its pixels side by side, and their channels).
 
-The loop is generated as LLVM code inside numba, for registers of as many numbers as the machine has. The type
-of the argument `lanes`, a tuple of that length, says how many, so that each width is a specialisation of the
-same functions, which numba compiles and caches like any other. (numba sees changes in the file of a compiled
-function, not in what generates code inside it: after editing an emitter, touch the files that use it.)
+The loop is generated as LLVM code inside numba, for registers of as many numbers as the machine has, and
+compiled by itself, once for each such width (`tile_code`). A kernel is given its address and calls it through
+`multiply_tile`; for all a kernel knows, the width is a number like any other.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minidl.backend.cpu.compile import compiled
+from minidl.backend.cpu.compile import call, compiled, procedure
 
 # lanes: {vectors: the most rows}
 TILES = {
@@ -66,9 +66,9 @@ def host_lanes() -> int:
 _lanes = host_lanes()
 
 
-def lanes() -> tuple[int, ...]:
-    """The argument `lanes` of the compiled functions: its length is that of a vector register."""
-    return (0,) * _lanes
+def lanes() -> int:
+    """How many numbers a register has, for which kernels run now."""
+    return _lanes
 
 
 @contextmanager
@@ -137,11 +137,11 @@ class _Operands(NamedTuple):
     relu: Any
 
 
-@intrinsic
+@intrinsic(prefer_literal=True)
 def _tile(typing: Any, lanes: Any, shape: Any, operands: Any) -> Any:
-    """Generates what `multiply_tile` computes, for registers of len(lanes) numbers."""
-    count = lanes.count
-    signature = types.void(lanes, types.UniTuple(types.intp, 2), types.UniTuple(types.intp, 13))
+    """Generates what `multiply_tile` computes, for registers of `lanes` numbers, a constant."""
+    count = lanes.literal_value
+    signature = types.void(lanes, types.UniTuple(types.int64, 2), types.UniTuple(types.int64, 13))
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         rows, vectors = cgutils.unpack_tuple(builder, args[1])
@@ -292,30 +292,42 @@ class _Emitter:
             phi.add_incoming(value, self.builder.block)
 
 
+@functools.cache
+def _tile_code(lanes: int) -> int:
+    def tile(  # type: ignore[no-untyped-def]
+        rows, vectors, a, a_row, a_term, offsets, runs, length, b, b_row, c, c_row, add, add_row, relu
+    ):
+        operands = (a, a_row, a_term, offsets, runs, length, b, b_row, c, c_row, add, add_row, relu)
+        _tile(lanes, (rows, vectors), operands)
+
+    return procedure(tile, 15)
+
+
+def tile_code() -> int:
+    """The argument `tile` of `multiply_tile`: its machine code for the width of now."""
+    return _tile_code(_lanes)
+
+
 @compiled
 def multiply_tile(  # type: ignore[no-untyped-def]
-    lanes, rows, vectors, a, a_row, a_term, offsets, runs, length, b, b_row, c, c_row, add, add_row, relu
+    tile, rows, vectors, a, a_row, a_term, offsets, runs, length, b, b_row, c, c_row, add, add_row, relu
 ):
     """C[m, j] = act(add[m, j] + sum over r, k of A[offsets[r] + m a_row + k a_term] B[r, k, j])
 
-    for r < runs, k < length, m < rows, j < vectors * len(lanes). a, offsets, b, c and add are addresses
-    (`array.ctypes.data`); A, B and C are float32, offsets int64; distances are in elements. The rows of B's
-    panel lie b_row apart, run after run. add: 0 for nothing; act: ReLU if relu is 1.
+    for r < runs, k < length, m < rows, j < vectors * lanes. `tile` is `tile_code()`, a, offsets, b, c and add
+    are addresses (`array.ctypes.data`); A, B and C are float32, offsets int64; distances are in elements. The
+    rows of B's panel lie b_row apart, run after run. add: 0 for nothing; act: ReLU if relu is 1.
     """
-    _tile(
-        lanes,
-        (rows, vectors),
-        (a, a_row, a_term, offsets, runs, length, b, b_row, c, c_row, add, add_row, relu),
-    )
+    operands = (a, a_row, a_term, offsets, runs, length, b, b_row, c, c_row, add, add_row, relu)
+    call(tile, (rows, vectors, *operands))
 
 
 @compiled(parallel=True)
-def pack(lanes, source, starts, length, step, columns, column_step, vectors, panels):  # type: ignore[no-untyped-def]
+def pack(lane_count, source, starts, length, step, columns, column_step, vectors, panels):  # type: ignore[no-untyped-def]
     """panels (flat) = B[r, k, j] = source[starts[r] + k * step + j * column_step], panel after panel.
 
     The last panel is as wide as its columns need, in whole registers; what is left of those is zeros.
     """
-    lane_count = len(lanes)
     wide = vectors * lane_count
     depth = len(starts) * length
     for panel in prange((columns + wide - 1) // wide):

@@ -8,7 +8,9 @@ time, all of X loaded, both products made on registers, all of Y stored. Factors
 Bound by: the innermost cache, 72 loads and stores for some 120 additions.
 """
 
-from collections.abc import Sequence
+import functools
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,34 +19,48 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minidl.backend.cpu.compile import procedure
 from minidl.backend.cpu.microkernel import multiply_add
 
 
-def sandwich(matrix: np.ndarray) -> Any:
-    """A function for compiled code that computes Y = L X L^T for L = `matrix` (rows, columns).
+def sandwich(matrix: np.ndarray) -> Callable[[int], int]:
+    """Lanes of a register -> the address of what computes Y = L X L^T for L = `matrix` (rows, columns).
 
-    f(lanes, inputs, outputs, count, add, relu): inputs and outputs are addresses of tables (int64) of the
-    addresses of X's columns^2 and Y's rows^2 elements, `count` float32 numbers each; add is the address of
-    `count` numbers that are added to every element of Y, or 0; relu, 0 or 1, clips Y below at 0 (NaN stays).
+    Compiled code runs it as call(address, (inputs, outputs, count, add, relu)): inputs and outputs are
+    addresses of tables (int64) of the addresses of X's columns^2 and Y's rows^2 elements, `count` float32
+    numbers each; add is the address of `count` numbers that are added to every element of Y, or 0; relu, 0 or
+    1, clips Y below at 0 (NaN stays).
     """
-    entries = [[float(value) for value in row] for row in matrix]
+    entries = json.dumps([[float(value) for value in row] for row in matrix])  # text can be a constant
 
-    @intrinsic
-    def product(typing: Any, lanes: Any, inputs: Any, outputs: Any, count: Any, add: Any, relu: Any) -> Any:
-        signature = types.void(lanes, *[types.intp] * 5)
+    @functools.cache
+    def code(lanes: int) -> int:
+        def sandwich(inputs, outputs, count, add, relu):  # type: ignore[no-untyped-def]
+            _product(entries, lanes, inputs, outputs, count, add, relu)
 
-        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            _, inputs, outputs, count, add, relu = args
-            whole = builder.sub(count, builder.srem(count, count.type(lanes.count)))
-            for width, start, stop in ((lanes.count, count.type(0), whole), (1, whole, count)):
-                emitter = _Emitter(builder, entries, width)
-                with cgutils.for_range_slice(builder, start, stop, count.type(width), count.type) as (at, _):
-                    emitter.emit(inputs, outputs, builder.mul(at, count.type(4)), add, relu)
-            return context.get_dummy_value()
+        return procedure(sandwich, 5)
 
-        return signature, codegen
+    return code
 
-    return product
+
+@intrinsic(prefer_literal=True)
+def _product(
+    typing: Any, entries: Any, lanes: Any, inputs: Any, outputs: Any, count: Any, add: Any, relu: Any
+) -> Any:
+    """Generates a sandwich by the constants `entries` and `lanes`."""
+    matrix, most = json.loads(entries.literal_value), lanes.literal_value
+    signature = types.void(entries, lanes, *[types.int64] * 5)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _, _, inputs, outputs, count, add, relu = args
+        whole = builder.sub(count, builder.srem(count, count.type(most)))
+        for width, start, stop in ((most, count.type(0), whole), (1, whole, count)):
+            emitter = _Emitter(builder, matrix, width)
+            with cgutils.for_range_slice(builder, start, stop, count.type(width), count.type) as (at, _):
+                emitter.emit(inputs, outputs, builder.mul(at, count.type(4)), add, relu)
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 class _Emitter:

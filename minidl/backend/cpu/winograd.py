@@ -26,8 +26,15 @@ import numpy as np
 from numba import prange
 
 from minidl.backend.cpu import memory
-from minidl.backend.cpu.compile import compiled
-from minidl.backend.cpu.microkernel import choose_panels, lanes, multiply_tile, padded, registers
+from minidl.backend.cpu.compile import call, compiled
+from minidl.backend.cpu.microkernel import (
+    choose_panels,
+    lanes,
+    multiply_tile,
+    padded,
+    registers,
+    tile_code,
+)
 from minidl.backend.cpu.sandwich import sandwich
 from minidl.backend.cpu.strips import distances, flat
 from minidl.backend.cpu.threads import get_num_threads
@@ -94,6 +101,8 @@ def correlate(
         weight = memory.transposed(weight.transpose(0, 1, 3, 2))
     source, taps = flat(weight)
     _correlate(
+        tile_code(),
+        tuple(code(lanes()) for code in (_IMAGE, _FILTER[size], _OUTPUT[size])),
         lanes(),
         flat(src)[0],
         src.shape,
@@ -133,6 +142,8 @@ def correlate_weight(
     count = min(_STEPS, g.shape[0] * tall * wide)
     sums = memory.empty((parts, size, size, channels, filters), np.float32)
     _correlate_weight(
+        tile_code(),
+        tuple(code(lanes()) for code in (_IMAGE, _VALUES[size], _FILTER_BACK[size])),
         lanes(),
         flat(src)[0],
         src.shape,
@@ -159,12 +170,12 @@ def _blocks(numbers: int) -> int:
     return -(-numbers // _BLOCK)
 
 
-# What the six points make of a tile: B^T, and A^T, A, G, G^T of 3x3 and of 5x5 windows.
+# What the six points make of a tile: B^T, and for windows of either size G, A^T, A, G^T.
 _IMAGE = sandwich(IMAGE_MATRIX)
-_OUTPUT3, _OUTPUT5 = sandwich(output_matrix(3).T), sandwich(output_matrix(5).T)
-_VALUES3, _VALUES5 = sandwich(output_matrix(3)), sandwich(output_matrix(5))
-_FILTER3, _FILTER5 = sandwich(filter_matrix(3)), sandwich(filter_matrix(5))
-_FILTER3_BACK, _FILTER5_BACK = sandwich(filter_matrix(3).T), sandwich(filter_matrix(5).T)
+_FILTER = {size: sandwich(filter_matrix(size)) for size in (3, 5)}
+_OUTPUT = {size: sandwich(output_matrix(size).T) for size in (3, 5)}
+_VALUES = {size: sandwich(output_matrix(size)) for size in (3, 5)}
+_FILTER_BACK = {size: sandwich(filter_matrix(size).T) for size in (3, 5)}
 
 
 @compiled
@@ -194,19 +205,20 @@ def _bounds(block, blocks, numbers, lane_count):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _transform_image(lanes, src, shape, distance, image, top, left, low, high, zeros, tables, v, t):  # type: ignore[no-untyped-def]
+def _transform_image(code, src, shape, distance, image, top, left, low, high, zeros, tables, v, t):  # type: ignore[no-untyped-def]
     """v[:, t] = B^T d B of channels low .. high of the tile whose first pixel is (top, left)."""
     start = src.ctypes.data + 4 * low
     _addresses(tables[0], start, shape, distance, image, top, left, TILE, zeros.ctypes.data)
     for e in range(_ELEMENTS):
         tables[1, e] = v[e, t].ctypes.data
-    _IMAGE(lanes, tables[0].ctypes.data, tables[1].ctypes.data, high - low, 0, 0)
+    call(code, (tables[0].ctypes.data, tables[1].ctypes.data, high - low, 0, 0))
 
 
 @compiled
-def _transform_filters(lanes, weight, taps, step, c_low, c_high, f_low, f_high, wide, tables, u):  # type: ignore[no-untyped-def]
+def _transform_filters(  # type: ignore[no-untyped-def]
+    code, lane_count, weight, taps, step, c_low, c_high, f_low, f_high, wide, tables, u
+):
     """u = G w G^T of a block of channels and filters: per element panels of (channels, width)."""
-    lane_count = len(lanes)
     channels = c_high - c_low
     columns = (f_high - f_low + lane_count - 1) // lane_count * lane_count
     for panel in range(0, columns, wide):
@@ -220,33 +232,26 @@ def _transform_filters(lanes, weight, taps, step, c_low, c_high, f_low, f_high, 
                 tables[1, e] = u[e].ctypes.data + 4 * place
                 for f in range(have, width):
                     u[e, place + f] = 0
-            if len(taps) == 9:
-                _FILTER3(lanes, tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0)
-            else:
-                _FILTER5(lanes, tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0)
+            call(code, (tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0))
 
 
 @compiled
 def _transform_products(  # type: ignore[no-untyped-def]
-    lanes, m, t, out, shape, distance, image, top, left, outputs, low, high, bias, relu, beyond, tables
+    code, m, t, out, shape, distance, image, top, left, outputs, low, high, bias, relu, beyond, tables
 ):
     """out = act(A^T m[:, t] A + bias) for filters low .. high, at pixels from (top, left) on that exist."""
     for e in range(_ELEMENTS):
         tables[0, e] = m[e, t].ctypes.data
     start, add = out.ctypes.data + 4 * low, bias.ctypes.data + 4 * low
     _addresses(tables[1], start, shape, distance, image, top, left, outputs, beyond.ctypes.data)
-    if outputs == 4:
-        _OUTPUT3(lanes, tables[0].ctypes.data, tables[1].ctypes.data, high - low, add, relu)
-    else:
-        _OUTPUT5(lanes, tables[0].ctypes.data, tables[1].ctypes.data, high - low, add, relu)
+    call(code, (tables[0].ctypes.data, tables[1].ctypes.data, high - low, add, relu))
 
 
 @compiled(parallel=True)
 def _correlate(  # type: ignore[no-untyped-def]
-    lanes, src, shape, distance, corner, outputs, weight, taps, step, vectors, most, bias, relu,
-    out, out_shape, out_distance, grid, blocks, v_space, u_space, m_space,
+    tile, codes, lane_count, src, shape, distance, corner, outputs, weight, taps, step, vectors, most, bias,
+    relu, out, out_shape, out_distance, grid, blocks, v_space, u_space, m_space,
 ):  # fmt: skip
-    lane_count = len(lanes)
     wide = vectors * lane_count
     channels, filters = shape[3], out_shape[3]
     tiles = out_shape[0] * grid[0] * grid[1]
@@ -262,21 +267,25 @@ def _correlate(  # type: ignore[no-untyped-def]
         columns = (f_high - f_low + lane_count - 1) // lane_count * lane_count
         for part in range(blocks[0]):
             c_low, c_high = _bounds(part, blocks[0], channels, lane_count)
-            _transform_filters(lanes, weight, taps, step, c_low, c_high, f_low, f_high, wide, tables, u)
+            _transform_filters(
+                codes[1], lane_count, weight, taps, step, c_low, c_high, f_low, f_high, wide, tables, u
+            )
             for t in range(count):
                 image, i, j = _place(first + t, grid, outputs)
                 i, j = i + corner[0], j + corner[1]
-                _transform_image(lanes, src, shape, distance, image, i, j, c_low, c_high, zeros, tables, v, t)
+                _transform_image(
+                    codes[0], src, shape, distance, image, i, j, c_low, c_high, zeros, tables, v, t
+                )
             for e in range(_ELEMENTS):
                 for panel in range(0, columns, wide):
                     vectors_here = min(wide, columns - panel) // lane_count
                     b = u[e].ctypes.data + 4 * (c_high - c_low) * panel
                     done = 0
-                    for tile in range((count + most - 1) // most, 0, -1):
-                        rows = (count - done + tile - 1) // tile
+                    for left in range((count + most - 1) // most, 0, -1):
+                        rows = (count - done + left - 1) // left
                         c = m[e, done].ctypes.data + 4 * panel
                         multiply_tile(
-                            lanes, rows, vectors_here, v[e, done].ctypes.data, v.shape[2], 1,
+                            tile, rows, vectors_here, v[e, done].ctypes.data, v.shape[2], 1,
                             start.ctypes.data, 1, c_high - c_low, b, vectors_here * lane_count,
                             c, m.shape[2], c if part > 0 else 0, m.shape[2], 0,
                         )  # fmt: skip
@@ -284,17 +293,32 @@ def _correlate(  # type: ignore[no-untyped-def]
         for t in range(count):
             image, i, j = _place(first + t, grid, outputs)
             _transform_products(
-                lanes, m, t, out, out_shape, out_distance, image, i, j, outputs, f_low, f_high, bias, relu,
+                codes[2], m, t, out, out_shape, out_distance, image, i, j, outputs, f_low, f_high, bias, relu,
                 nowhere, tables,
             )  # fmt: skip
 
 
 @compiled
 def _transform_gradient(  # type: ignore[no-untyped-def]
-    lanes, g, shape, distance, image, top, left, outputs, low, high, wide, zeros, tables, d, t, chunk
+    code,
+    lane_count,
+    g,
+    shape,
+    distance,
+    image,
+    top,
+    left,
+    outputs,
+    low,
+    high,
+    wide,
+    zeros,
+    tables,
+    d,
+    t,
+    chunk,
 ):
     """d[:, panels of tile t] = A g A^T of filters low .. high, zeros up to whole registers."""
-    lane_count = len(lanes)
     columns = (high - low + lane_count - 1) // lane_count * lane_count
     beyond = zeros.ctypes.data
     _addresses(tables[0], g.ctypes.data + 4 * low, shape, distance, image, top, left, outputs, beyond)
@@ -306,20 +330,16 @@ def _transform_gradient(  # type: ignore[no-untyped-def]
             tables[1, e] = d[e].ctypes.data + 4 * place
             for f in range(have, width):
                 d[e, place + f] = 0
-        if outputs == 4:
-            _VALUES3(lanes, tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0)
-        else:
-            _VALUES5(lanes, tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0)
+        call(code, (tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0))
         for k in range(outputs * outputs):
             tables[0, k] += 4 * width * (tables[0, k] != beyond)
 
 
 @compiled(parallel=True)
 def _correlate_weight(  # type: ignore[no-untyped-def]
-    lanes, src, shape, distance, corner, outputs, vectors, most, g, g_shape, g_distance, grid, blocks,
-    v_space, d_space, sum_space, sums,
+    tile, codes, lane_count, src, shape, distance, corner, outputs, vectors, most, g, g_shape, g_distance,
+    grid, blocks, v_space, d_space, sum_space, sums,
 ):  # fmt: skip
-    lane_count = len(lanes)
     wide = vectors * lane_count
     channels, filters = shape[3], g_shape[3]
     tiles = g_shape[0] * grid[0] * grid[1]
@@ -339,22 +359,22 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
             for t in range(count):
                 image, i, j = _place(first + t, grid, outputs)
                 _transform_image(
-                    lanes, src, shape, distance, image, i + corner[0], j + corner[1], c_low, c_high, zeros,
+                    codes[0], src, shape, distance, image, i + corner[0], j + corner[1], c_low, c_high, zeros,
                     tables, v, t,
                 )  # fmt: skip
                 _transform_gradient(
-                    lanes, g, g_shape, g_distance, image, i, j, outputs, f_low, f_high, wide, zeros,
-                    tables, d, t, chunk,
+                    codes[1], lane_count, g, g_shape, g_distance, image, i, j, outputs, f_low, f_high, wide,
+                    zeros, tables, d, t, chunk,
                 )  # fmt: skip
             for e in range(_ELEMENTS):
                 for panel in range(0, columns, wide):
                     vectors_here = min(wide, columns - panel) // lane_count
                     done = 0
-                    for tile in range((c_high - c_low + most - 1) // most, 0, -1):
-                        rows = (c_high - c_low - done + tile - 1) // tile
+                    for left in range((c_high - c_low + most - 1) // most, 0, -1):
+                        rows = (c_high - c_low - done + left - 1) // left
                         c = total[e, done].ctypes.data + 4 * panel
                         multiply_tile(
-                            lanes, rows, vectors_here, v[e].ctypes.data + 4 * done, 1, v.shape[2],
+                            tile, rows, vectors_here, v[e].ctypes.data + 4 * done, 1, v.shape[2],
                             start.ctypes.data, 1, count, d[e].ctypes.data + 4 * chunk * panel,
                             vectors_here * lane_count, c, total.shape[2], c, total.shape[2], 0,
                         )  # fmt: skip
@@ -364,7 +384,4 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
                 tables[0, e] = total[e, c].ctypes.data
             for k in range(size * size):
                 tables[1, k] = sums[part, k // size, k % size, c_low + c].ctypes.data + 4 * f_low
-            if size == 3:
-                _FILTER3_BACK(lanes, tables[0].ctypes.data, tables[1].ctypes.data, f_high - f_low, 0, 0)
-            else:
-                _FILTER5_BACK(lanes, tables[0].ctypes.data, tables[1].ctypes.data, f_high - f_low, 0, 0)
+            call(codes[2], (tables[0].ctypes.data, tables[1].ctypes.data, f_high - f_low, 0, 0))
