@@ -48,16 +48,16 @@ def batch_norm(
     else:
         mean, inv_std = running_mean.astype(x.dtype), _inverse_std(running_var.astype(x.dtype), eps)
     y = xp.normalize(x, mean, inv_std, gamma, beta, residual, relu)
-    # What passes the ReLU is needed as an array by the residual alone; the others read it off y as they go.
+    # What passes the ReLU is needed as an array by the residual alone; the others see it in x as they go.
     arriving = shared(lambda g: xp.relu_grad(g, y)) if relu and residual is not None else (lambda g: g)
-    mask = y if relu and residual is None else None
-    sums = shared(lambda g: xp.normalize_grad_sums(g, x, mean, inv_std, mask))  # (grad_beta, grad_gamma)
+    statistics = x, mean, inv_std, gamma, beta, relu and residual is None
+    sums = shared(lambda g: xp.normalize_grad_sums(g, *statistics))  # (grad_beta, grad_gamma)
 
     def grad_x(g: Array) -> Array:
-        g = arriving(g)
         if training:
-            return xp.normalize_grad_x(g, x, mean, inv_std, gamma, *sums(g), mask)
-        return xp.mul(g if mask is None else xp.relu_grad(g, mask), xp.mul(gamma, inv_std))
+            g = arriving(g)
+            return xp.normalize_grad_x(g, *statistics, *sums(g))
+        return xp.mul(xp.relu_grad(g, y) if relu else g, xp.mul(gamma, inv_std))
 
     def grad_gamma(g: Array) -> Array:
         return sums(arriving(g))[1]

@@ -1,7 +1,7 @@
-"""The Inception networks against independent counts, and what their arguments do.
+"""What the arguments of the Inception networks do.
 
-Values are compared with PyTorch's elsewhere; here are counts, shapes, sizes, heads and errors. Most need no
-arithmetic: `shapes_only` replaces convolutions by their geometry.
+Counts are compared in test_golden.py and values with PyTorch's in tests/peers; here are sizes, heads and
+errors. Most need no arithmetic: `shapes_only` replaces convolutions by their geometry.
 """
 
 import json
@@ -14,131 +14,10 @@ import minidl as md
 import minidl_models
 from minidl import nn
 from minidl.errors import ShapeError
-from minidl.inspection import layer_rows
 from minidl.window import window
 from minidl_models.blocks import Residual, Style, initialize
 from minidl_models.inception_v2_v3 import bn_auxiliary
 
-# model, arguments: parameters, those of the auxiliary classifiers, multiply-adds, and outputs (H, W, C) of
-# stages. Counted on PyTorch networks: torchvision's, timm's, and others written from the tables.
-COUNTS = [
-    (
-        "googlenet",
-        {"aux": True},
-        6_998_552,
-        6_379_728,
-        1_582_671_872,
-        {"norm2": (56, 56, 192), "inc4d": (14, 14, 528)},
-    ),
-    (
-        "googlenet",
-        {"variant": "torchvision", "aux": True},
-        6_624_904,
-        6_379_984,
-        1_498_376_192,
-        {"inc3b": (28, 28, 480), "pool4": (7, 7, 832)},
-    ),
-    (
-        "googlenet",
-        {"variant": "tf"},
-        6_624_904,
-        0,
-        1_498_376_192,
-        {"conv1": (112, 112, 64), "inc5b": (7, 7, 1024)},
-    ),
-    ("bn_inception", {}, 11_188_288, 0, 1_934_857_216, {"inc3c": (14, 14, 576), "inc4d": (14, 14, 576)}),
-    ("bn_inception", {"variant": "tf"}, 11_188_224, 0, 1_934_857_216, {"inc4e": (7, 7, 1024)}),
-    (
-        "bn_inception",
-        {"variant": "caffe"},
-        11_295_240,
-        0,
-        2_032_600_064,
-        {"inc4c": (14, 14, 608), "inc4e": (7, 7, 1056)},
-    ),
-    (
-        "inception_v2",
-        {},
-        23_928_904,
-        3_326_696,
-        5_767_793_248,
-        {"conv5": (35, 35, 192), "a3": (35, 35, 288), "b5": (17, 17, 768), "redb": (8, 8, 1280)},
-    ),
-    (
-        "inception_v2",
-        {"c7": (128, 160, 160, 160, 192)},
-        25_954_248,
-        3_326_696,
-        6_352_562_784,
-        {"b5": (17, 17, 768)},
-    ),
-    (
-        "inception_v2",
-        {"c7": (128, 160, 160, 192)},
-        24_263_240,
-        3_326_696,
-        5_864_860_256,
-        {"b4": (17, 17, 768)},
-    ),
-    (
-        "inception_v3",
-        {},
-        23_834_568,
-        3_326_696,
-        5_713_216_096,
-        {"pool2": (35, 35, 192), "mixed5b": (35, 35, 256), "mixed6a": (17, 17, 768), "mixed7a": (8, 8, 1280)},
-    ),
-    (
-        "inception_v3",
-        {"variant": "torchvision"},
-        23_834_568,
-        3_326_696,
-        5_713_216_096,
-        {"mixed7c": (8, 8, 2048)},
-    ),
-    (
-        "inception_v3",
-        {"variant": "fid", "aux": False},
-        23_834_568,
-        0,
-        5_713_216_096,
-        {"mixed7c": (8, 8, 2048)},
-    ),
-    ("inception_v4", {}, 42_679_816, 0, 12_253_974_624, {"stem3a": (73, 73, 160), "reda": (17, 17, 1024)}),
-    (
-        "inception_v4",
-        {"variant": "paper", "aux": True},
-        42_679_816,
-        3_359_464,
-        12_253_974_624,
-        {"stem4a": (71, 71, 192), "stem5a": (35, 35, 384), "redb": (8, 8, 1536)},
-    ),
-    (
-        "inception_resnet_v1",
-        {},
-        22_756_328,
-        0,
-        6_206_361_696,
-        {"conv4b": (35, 35, 256), "b10": (17, 17, 896), "c5": (8, 8, 1792)},
-    ),
-    ("inception_resnet_v1", {"variant": "facenet"}, 24_357_096, 0, 6_308_597_856, {"c6": (8, 8, 1792)}),
-    (
-        "inception_resnet_v2",
-        {"aux": True},
-        55_843_464,
-        3_367_656,
-        13_155_794_016,
-        {"mixed5b": (35, 35, 320), "b20": (17, 17, 1088), "c10": (8, 8, 2080), "conv7b": (8, 8, 1536)},
-    ),
-    (
-        "inception_resnet_v2",
-        {"variant": "paper", "aux": True},
-        32_433_928,
-        3_375_848,
-        9_257_953_632,
-        {"a5": (35, 35, 384), "b10": (17, 17, 1152), "c5": (8, 8, 2144)},
-    ),
-]
 # model, variant: the fewest rows and columns
 SMALLEST = {
     ("googlenet", "paper"): 31,
@@ -198,53 +77,6 @@ def zeros(*shape: int) -> md.Tensor:
 
 def images(*shape: int) -> md.Tensor:
     return md.tensor(np.random.default_rng(1).standard_normal(shape, dtype=np.float32))
-
-
-def parameters(*modules: nn.Module) -> int:
-    return sum(p.size for module in modules for p in module.parameters())
-
-
-@pytest.mark.usefixtures("shapes_only")
-@pytest.mark.parametrize(("name", "arguments", "params", "aux_params", "macs", "shapes"), COUNTS)
-def test_parameters_multiply_adds_and_shapes(name, arguments, params, aux_params, macs, shapes):
-    net = minidl_models.create(name, **arguments)
-    heads = [child for path, child in net.named_children() if path.startswith("aux")]
-    assert parameters(*heads) == aux_params
-    assert parameters(net) == params + aux_params
-    outputs = {}
-    for stage in shapes:
-        getattr(net, stage).register_forward_hook(
-            lambda m, i, y, stage=stage: outputs.update({stage: y.shape[1:]})
-        )
-    rows = layer_rows(net, net.input_shape)
-    assert sum(row.macs for row in rows) == macs
-    assert outputs == shapes
-    assert rows[-1].output == (1000,)
-
-
-@pytest.mark.usefixtures("shapes_only")
-def test_the_rows_of_googlenets_table_1():
-    """Weights without biases, and millions of multiply-adds: as printed for 3a and 3b, and for the others as
-    follows from the widths printed."""
-    rows = layer_rows(minidl_models.googlenet(aux=False), (224, 224, 3))
-    table = {
-        "conv1": (9_408, 118.0),
-        "inc3a": (163_328, 128.0),
-        "inc3b": (388_096, 304.3),
-        "inc4a": (375_552, 73.6),
-        "inc4b": (448_512, 87.9),
-        "inc4c": (509_440, 99.9),
-        "inc4d": (604_672, 118.5),
-        "inc4e": (867_328, 170.0),
-        "inc5a": (1_042_432, 51.1),
-        "inc5b": (1_442_816, 70.7),
-        "head": (1_024_000, 1.0),
-    }
-    for stage, (weights, mega_macs) in table.items():
-        own = [row for row in rows if row.path.split(".")[0] == stage and row.params]
-        biases = sum(row.output[-1] for row in own)
-        assert sum(row.params for row in own) - biases == weights, stage
-        assert round(sum(row.macs for row in own) / 1e6, 1) == mega_macs, stage
 
 
 @pytest.mark.usefixtures("shapes_only")

@@ -13,7 +13,7 @@ import textwrap
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -61,13 +61,15 @@ def load() -> list[Mutant]:
 MUTANTS = load()
 
 
-@pytest.fixture(autouse=True)
-def _all_threads() -> Iterator[None]:
-    """Some errors stand in what threads do together, and the suite leaves each process few of them."""
+@contextmanager
+def all_threads() -> Iterator[None]:
+    """Inside, all threads compute; the suite leaves each of its processes few of them."""
     before = md.get_num_threads()
     md.set_num_threads(numba.config.NUMBA_NUM_THREADS)
-    yield
-    md.set_num_threads(before)
+    try:
+        yield
+    finally:
+        md.set_num_threads(before)
 
 
 @contextmanager
@@ -168,7 +170,8 @@ def test_kernels_run_as_plain_python_pass_it_too(module: ModuleType, name: str, 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_the_mutant_is_caught(mutant: Mutant, prove: Prove) -> None:
-    with planted(mutant), pytest.raises(Exception) as caught:  # noqa: PT011 - which one is looked at below
+    together = all_threads() if "thread" in mutant.says else nullcontext()
+    with together, planted(mutant), pytest.raises(Exception) as caught:  # noqa: PT011 - looked at below
         prove(mutant.op)
     assert type(caught.value).__name__ == mutant.raises, f"{mutant}: {caught.value!r}"
 

@@ -13,7 +13,7 @@ Neighbours are added afresh for every channel, never by a running sum, which wou
 a large one. A row stays in the innermost cache meanwhile, so that doing it again in the gradient is cheaper
 than keeping the sums.
 
-Bound by: memory. The mask of a fused ReLU is read off y, so nothing else is kept.
+Bound by: memory. Where a ReLU follows, what passes it is computed again from x, which is read in any case.
 """
 
 import numpy as np
@@ -78,17 +78,25 @@ def normalize(
 
 
 def normalize_grad_sums(
-    g: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, y: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+    g: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, gamma: np.ndarray, beta: np.ndarray,
+    relu: bool,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """(sum of g, sum of g * (x - mean) * inv_std) per channel: the gradients of beta and gamma.
 
-    y: the result of the ReLU that follows, if one does; g counts where it is positive.
+    With `relu`, that of a `normalize` without residual, g counts where its result is positive.
     """
     fold, c = _fold(x), x.shape[-1]
     rows = _rows(x, fold)
     parts = memory.empty((_chunks(rows), 2, rows.shape[1]), x.dtype)
-    mask = rows if y is None else _rows(y, fold)
-    _grad_sums(_rows(g, fold), rows, np.tile(mean, fold), mask, y is not None, parts)
+    _grad_sums(
+        _rows(g, fold),
+        rows,
+        np.tile(mean, fold),
+        np.tile(inv_std * gamma, fold),
+        np.tile(beta, fold),
+        relu,
+        parts,
+    )
     sums = parts.reshape(len(parts), 2, fold, c).sum((0, 2), dtype=np.float64).astype(x.dtype)
     return sums[0], sums[1] * inv_std
 
@@ -99,13 +107,14 @@ def normalize_grad_x(
     mean: np.ndarray,
     inv_std: np.ndarray,
     gamma: np.ndarray,
+    beta: np.ndarray,
+    relu: bool,
     grad_beta: np.ndarray,
     grad_gamma: np.ndarray,
-    y: np.ndarray | None = None,
 ) -> np.ndarray:
     """gamma * inv_std * (g - grad_beta / M - (x - mean) * inv_std * grad_gamma / M)  -> (N, H, W, C)
 
-    y as in `normalize_grad_sums`.
+    `relu` as in `normalize_grad_sums`.
     """
     fold, c = _fold(x), x.shape[-1]
     m = x.dtype.type(x.size // c)
@@ -114,11 +123,11 @@ def normalize_grad_x(
         _rows(g, fold),
         _rows(x, fold),
         np.tile(mean, fold),
-        np.tile(gamma * inv_std, fold),
+        np.tile(inv_std * gamma, fold),
+        np.tile(beta, fold),
+        relu,
         np.tile(grad_beta / m, fold),
         np.tile(grad_gamma * inv_std / m, fold),
-        _rows(x if y is None else y, fold),
-        y is not None,
         _rows(grad_x, fold),
     )
     return grad_x
@@ -221,7 +230,7 @@ def _normalize(x, mean, scale, beta, residual, with_residual, relu, y):  # type:
 
 
 @compiled(parallel=True)
-def _grad_sums(g, x, mean, y, masked, parts):  # type: ignore[no-untyped-def]
+def _grad_sums(g, x, mean, scale, beta, relu, parts):  # type: ignore[no-untyped-def]
     m, c = x.shape
     for chunk in prange(parts.shape[0]):
         first, second = parts[chunk, 0], parts[chunk, 1]
@@ -229,19 +238,21 @@ def _grad_sums(g, x, mean, y, masked, parts):  # type: ignore[no-untyped-def]
         second[:] = 0
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
             for j in range(c):
-                arriving = 0 if masked and not y[i, j] > 0 else g[i, j]
+                centred = x[i, j] - mean[j]
+                arriving = 0 if relu and not centred * scale[j] + beta[j] > 0 else g[i, j]
                 first[j] += arriving
-                second[j] += arriving * (x[i, j] - mean[j])
+                second[j] += arriving * centred
 
 
 @compiled(parallel=True)
-def _grad_x(g, x, mean, scale, mean_g, slope, y, masked, grad_x):  # type: ignore[no-untyped-def]
+def _grad_x(g, x, mean, scale, beta, relu, mean_g, slope, grad_x):  # type: ignore[no-untyped-def]
     m, c = x.shape
     for chunk in prange((m + _CHUNK - 1) // _CHUNK):
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
             for j in range(c):
-                arriving = 0 if masked and not y[i, j] > 0 else g[i, j]
-                grad_x[i, j] = scale[j] * (arriving - mean_g[j] - (x[i, j] - mean[j]) * slope[j])
+                centred = x[i, j] - mean[j]
+                arriving = 0 if relu and not centred * scale[j] + beta[j] > 0 else g[i, j]
+                grad_x[i, j] = scale[j] * (arriving - mean_g[j] - centred * slope[j])
 
 
 @compiled
