@@ -18,6 +18,7 @@ from minidl.backend.cpu.microkernel import (
     pack,
     tile_code,
 )
+from minidl.backend.cpu.transpose import transpose_code, transposed
 from minidl.backend.plans import force_plan
 from minidl.testing import agree, strategies
 from minidl.testing.strategies import Conv2dCase
@@ -40,6 +41,13 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", WIDTHS)
+def test_matrices_are_transposed_whatever_their_shape(count: int) -> None:
+    for m, n in [(1, 1), (count, count), (3, 70), (70, 3), (2 * count + 5, 3 * count - 1), (150, 33)]:
+        array = normal(2, 3, m, n)
+        np.testing.assert_array_equal(transposed(array, count), array.transpose(0, 1, 3, 2))
+
+
+@pytest.mark.parametrize("count", WIDTHS)
 @pytest.mark.parametrize("packed", [False, True])
 def test_every_tile(count: int, packed: bool) -> None:
     with force_lanes(count):
@@ -51,7 +59,18 @@ def test_every_tile(count: int, packed: bool) -> None:
                 row = vectors * count
                 panel = np.full(RUNS * LENGTH * row, np.nan, np.float32)
                 starts = np.arange(RUNS) * LENGTH * columns
-                pack(lanes(), b.reshape(-1), starts, LENGTH, columns, columns, 1, vectors, panel)
+                pack(
+                    transpose_code(lanes()),
+                    lanes(),
+                    b.reshape(-1),
+                    starts,
+                    LENGTH,
+                    columns,
+                    columns,
+                    1,
+                    vectors,
+                    panel,
+                )
             bias = np.zeros(vectors * count, np.float32)
             bias[:columns] = normal(columns, seed=2)
             for rows in range(1, most + 1):
@@ -88,8 +107,19 @@ def test_exchanged_weights_are_packed_like_contiguous_ones() -> None:
     straight, exchanged = (np.full(5 * 80, np.nan, np.float32) for _ in range(2))
     with force_lanes(16):
         one = np.zeros(1, np.int64)
-        pack(lanes(), w.reshape(-1), one, 5, 70, 70, 1, 2, straight)
-        pack(lanes(), np.ascontiguousarray(w.T).reshape(-1), one, 5, 1, 70, 5, 2, exchanged)
+        pack(transpose_code(lanes()), lanes(), w.reshape(-1), one, 5, 70, 70, 1, 2, straight)
+        pack(
+            transpose_code(lanes()),
+            lanes(),
+            np.ascontiguousarray(w.T).reshape(-1),
+            one,
+            5,
+            1,
+            70,
+            5,
+            2,
+            exchanged,
+        )
     np.testing.assert_array_equal(straight, exchanged)
 
 

@@ -32,6 +32,7 @@ from minidl.backend.cpu.microkernel import (
 )
 from minidl.backend.cpu.strips import Geometry, distances, flat, geometry, place_strip, segments
 from minidl.backend.cpu.threads import get_num_threads
+from minidl.backend.cpu.transpose import transpose_code
 
 _SHARED_SUMS = 1 << 18  # numbers of a weight gradient from which threads share it out instead of copying it
 _PANEL_NUMBERS = 1 << 13  # of a panel that are read at a time: two thirds of an innermost cache
@@ -120,7 +121,18 @@ def _packed(weight: np.ndarray, panels: Panels) -> np.ndarray:
     a, b, channels, filters = weight.shape
     taps = (start + np.add.outer(np.arange(a) * row, np.arange(b) * column)).reshape(-1)
     packed = memory.empty((taps.size * channels * registers(filters),), np.float32)
-    pack(lanes(), source, taps, channels, step, filters, column_step, panels.vectors, packed)
+    pack(
+        transpose_code(lanes()),
+        lanes(),
+        source,
+        taps,
+        channels,
+        step,
+        filters,
+        column_step,
+        panels.vectors,
+        packed,
+    )
     return packed
 
 

@@ -11,9 +11,6 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
-from numba import prange
-
-from minidl.backend.cpu.compile import compiled
 
 SMALL_BYTES = 1 << 15  # below this NumPy's own allocator is as good
 _ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 register
@@ -90,27 +87,6 @@ def copy(array: np.ndarray) -> np.ndarray:
     result = empty(array.shape, array.dtype)
     result[...] = array
     return result
-
-
-def transposed(array: np.ndarray) -> np.ndarray:
-    """The last two axes of four exchanged, contiguous."""
-    a, b, m, n = array.shape
-    result = empty((a, b, n, m), array.dtype)
-    _transpose(array, result)
-    return result
-
-
-@compiled(parallel=True)
-def _transpose(array, result):  # type: ignore[no-untyped-def]
-    """In blocks of 16 x 16: whole cache lines on both sides."""
-    a, b, m, n = array.shape
-    lines = (m + 15) // 16
-    for unit in prange(a * b * lines):
-        i, j, low = unit // (b * lines), unit // lines % b, unit % lines * 16
-        for left in range(0, n, 16):
-            for q in range(left, min(n, left + 16)):
-                for p in range(low, min(m, low + 16)):
-                    result[i, j, q, p] = array[i, j, p, q]
 
 
 def added(parts: np.ndarray) -> np.ndarray:

@@ -323,10 +323,13 @@ def multiply_tile(  # type: ignore[no-untyped-def]
 
 
 @compiled(parallel=True)
-def pack(lane_count, source, starts, length, step, columns, column_step, vectors, panels):  # type: ignore[no-untyped-def]
+def pack(  # type: ignore[no-untyped-def]
+    transpose, lane_count, source, starts, length, step, columns, column_step, vectors, panels
+):
     """panels (flat) = B[r, k, j] = source[starts[r] + k * step + j * column_step], panel after panel.
 
     The last panel is as wide as its columns need, in whole registers; what is left of those is zeros.
+    `transpose` is `transpose_code(lane_count)`.
     """
     wide = vectors * lane_count
     depth = len(starts) * length
@@ -342,12 +345,14 @@ def pack(lane_count, source, starts, length, step, columns, column_step, vectors
                     target, at = row + k * pitch, start + k * step
                     for j in range(count):
                         panels[target + j] = source[at + j]
+            elif step == 1:
+                matrix, to = source.ctypes.data + 4 * start, panels.ctypes.data + 4 * row
+                call(transpose, (matrix, column_step, to, pitch, count, length))
             else:
-                for block in range(0, length, 64):  # so that a line stays in cache until it is full
-                    for j in range(count):
-                        at = start + j * column_step
-                        for k in range(block, min(length, block + 64)):
-                            panels[row + k * pitch + j] = source[at + k * step]
+                for j in range(count):
+                    at = start + j * column_step
+                    for k in range(length):
+                        panels[row + k * pitch + j] = source[at + k * step]
             for k in range(length):
                 for j in range(count, pitch):
                     panels[row + k * pitch + j] = 0

@@ -38,6 +38,7 @@ from minidl.backend.cpu.microkernel import (
 from minidl.backend.cpu.sandwich import sandwich
 from minidl.backend.cpu.strips import distances, flat
 from minidl.backend.cpu.threads import get_num_threads
+from minidl.backend.cpu.transpose import transposed
 
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)  # and infinity
 TILE = 6
@@ -98,7 +99,7 @@ def correlate(
     deep, broad = (registers(-(-n // _blocks(n))) for n in (channels, filters))
     panels = choose_panels(broad, chunk)
     if weight.strides[3] != weight.itemsize:
-        weight = memory.transposed(weight.transpose(0, 1, 3, 2))
+        weight = transposed(memory.contiguous(weight.transpose(0, 1, 3, 2)), lanes())
     source, taps = flat(weight)
     _correlate(
         tile_code(),
