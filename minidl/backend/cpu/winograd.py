@@ -47,6 +47,7 @@ _BLOCK = 64  # channels and filters that a thread takes at a time, and
 _CHUNK = 48  # tiles: V, U and M of 36 elements then fit a core's own cache
 _LONG_CHUNK = 96  # and where transforming the filters takes longer, which each chunk does anew
 _MANY_WEIGHTS = 1 << 18
+_GAP = 80  # numbers between the elements: whole pages apart, all 36 would share one place in the cache
 _STEPS = 32  # tiles whose products are summed at a time for a weight gradient
 
 
@@ -122,9 +123,8 @@ def correlate(
         distances(out),
         (tall, wide),
         (_blocks(channels), blocks),
-        memory.empty((threads, _ELEMENTS, chunk, deep), np.float32),
-        memory.empty((threads, _ELEMENTS, deep * broad), np.float32),
-        memory.empty((threads, _ELEMENTS, chunk, broad), np.float32),
+        (chunk, deep, broad),
+        *(_space(threads, numbers) for numbers in (chunk * deep, deep * broad, chunk * broad)),
     )
 
 
@@ -158,12 +158,16 @@ def correlate_weight(
         distances(g),
         (tall, wide),
         blocks,
-        memory.empty((threads, _ELEMENTS, count, high), np.float32),
-        memory.empty((threads, _ELEMENTS, count * broad), np.float32),
-        memory.empty((threads, _ELEMENTS, high, broad), np.float32),
+        (count, high, broad),
+        *(_space(threads, numbers) for numbers in (count * high, count * broad, high * broad)),
         sums,
     )
     return memory.added(sums)
+
+
+def _space(threads: int, numbers: int) -> np.ndarray:
+    """For each thread so many numbers for each of the 36 elements."""
+    return memory.empty((threads, _ELEMENTS, numbers + _GAP), np.float32)
 
 
 def _blocks(numbers: int) -> int:
@@ -192,6 +196,13 @@ def _addresses(table, start, shape, distance, image, top, left, size, beyond):  
 
 
 @compiled
+def _elements(table, space, place):  # type: ignore[no-untyped-def]
+    """table = where number `place` of each element is."""
+    for e in range(_ELEMENTS):
+        table[e] = space.ctypes.data + 4 * (e * space.shape[1] + place)
+
+
+@compiled
 def _place(tile, grid, outputs):  # type: ignore[no-untyped-def]
     """(image, row, column of the first output) of a tile, counted over all images."""
     image, rest = tile // (grid[0] * grid[1]), tile % (grid[0] * grid[1])
@@ -206,12 +217,11 @@ def _bounds(block, blocks, numbers, lane_count):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _transform_image(code, src, shape, distance, image, top, left, low, high, zeros, tables, v, t):  # type: ignore[no-untyped-def]
-    """v[:, t] = B^T d B of channels low .. high of the tile whose first pixel is (top, left)."""
+def _transform_image(code, src, shape, distance, image, top, left, low, high, zeros, tables, v, place):  # type: ignore[no-untyped-def]
+    """v[:, place:] = B^T d B of channels low .. high of the tile whose first pixel is (top, left)."""
     start = src.ctypes.data + 4 * low
     _addresses(tables[0], start, shape, distance, image, top, left, TILE, zeros.ctypes.data)
-    for e in range(_ELEMENTS):
-        tables[1, e] = v[e, t].ctypes.data
+    _elements(tables[1], v, place)
     call(code, (tables[0].ctypes.data, tables[1].ctypes.data, high - low, 0, 0))
 
 
@@ -228,21 +238,19 @@ def _transform_filters(  # type: ignore[no-untyped-def]
         for c in range(channels):
             for k in range(len(taps)):
                 tables[0, k] = weight.ctypes.data + 4 * (taps[k] + (c_low + c) * step + f_low + panel)
-            for e in range(_ELEMENTS):
-                place = channels * panel + c * width
-                tables[1, e] = u[e].ctypes.data + 4 * place
-                for f in range(have, width):
-                    u[e, place + f] = 0
+            place = channels * panel + c * width
+            _elements(tables[1], u, place)
+            if have < width:
+                u[:, place + have : place + width] = 0
             call(code, (tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0))
 
 
 @compiled
 def _transform_products(  # type: ignore[no-untyped-def]
-    code, m, t, out, shape, distance, image, top, left, outputs, low, high, bias, relu, beyond, tables
+    code, m, place, out, shape, distance, image, top, left, outputs, low, high, bias, relu, beyond, tables
 ):
-    """out = act(A^T m[:, t] A + bias) for filters low .. high, at pixels from (top, left) on that exist."""
-    for e in range(_ELEMENTS):
-        tables[0, e] = m[e, t].ctypes.data
+    """out = act(A^T m[:, place:] A + bias) for filters low .. high, at pixels from (top, left) that exist."""
+    _elements(tables[0], m, place)
     start, add = out.ctypes.data + 4 * low, bias.ctypes.data + 4 * low
     _addresses(tables[1], start, shape, distance, image, top, left, outputs, beyond.ctypes.data)
     call(code, (tables[0].ctypes.data, tables[1].ctypes.data, high - low, add, relu))
@@ -251,13 +259,13 @@ def _transform_products(  # type: ignore[no-untyped-def]
 @compiled(parallel=True)
 def _correlate(  # type: ignore[no-untyped-def]
     tile, codes, lane_count, src, shape, distance, corner, outputs, weight, taps, step, vectors, most, bias,
-    relu, out, out_shape, out_distance, grid, blocks, v_space, u_space, m_space,
+    relu, out, out_shape, out_distance, grid, blocks, sizes, v_space, u_space, m_space,
 ):  # fmt: skip
     wide = vectors * lane_count
     channels, filters = shape[3], out_shape[3]
     tiles = out_shape[0] * grid[0] * grid[1]
-    chunk = v_space.shape[2]
-    zeros, nowhere = np.zeros(v_space.shape[3], np.float32), np.empty(m_space.shape[3], np.float32)
+    chunk, deep, broad = sizes
+    zeros, nowhere = np.zeros(deep, np.float32), np.empty(broad, np.float32)
     for unit in prange((tiles + chunk - 1) // chunk * blocks[1]):
         first, block = unit // blocks[1] * chunk, unit % blocks[1]
         count = min(chunk, tiles - first)
@@ -275,7 +283,7 @@ def _correlate(  # type: ignore[no-untyped-def]
                 image, i, j = _place(first + t, grid, outputs)
                 i, j = i + corner[0], j + corner[1]
                 _transform_image(
-                    codes[0], src, shape, distance, image, i, j, c_low, c_high, zeros, tables, v, t
+                    codes[0], src, shape, distance, image, i, j, c_low, c_high, zeros, tables, v, t * deep
                 )
             for e in range(_ELEMENTS):
                 for panel in range(0, columns, wide):
@@ -284,18 +292,18 @@ def _correlate(  # type: ignore[no-untyped-def]
                     done = 0
                     for left in range((count + most - 1) // most, 0, -1):
                         rows = (count - done + left - 1) // left
-                        c = m[e, done].ctypes.data + 4 * panel
+                        a = v[e].ctypes.data + 4 * done * deep
+                        c = m[e].ctypes.data + 4 * (done * broad + panel)
                         multiply_tile(
-                            tile, rows, vectors_here, v[e, done].ctypes.data, v.shape[2], 1,
-                            start.ctypes.data, 1, c_high - c_low, b, vectors_here * lane_count,
-                            c, m.shape[2], c if part > 0 else 0, m.shape[2], 0,
+                            tile, rows, vectors_here, a, deep, 1, start.ctypes.data, 1, c_high - c_low,
+                            b, vectors_here * lane_count, c, broad, c if part > 0 else 0, broad, 0,
                         )  # fmt: skip
                         done += rows
         for t in range(count):
             image, i, j = _place(first + t, grid, outputs)
             _transform_products(
-                codes[2], m, t, out, out_shape, out_distance, image, i, j, outputs, f_low, f_high, bias, relu,
-                nowhere, tables,
+                codes[2], m, t * broad, out, out_shape, out_distance, image, i, j, outputs, f_low, f_high,
+                bias, relu, nowhere, tables,
             )  # fmt: skip
 
 
@@ -326,11 +334,10 @@ def _transform_gradient(  # type: ignore[no-untyped-def]
     for panel in range(0, columns, wide):
         width = min(wide, columns - panel)
         have = min(width, high - low - panel)
-        for e in range(_ELEMENTS):
-            place = chunk * panel + t * width
-            tables[1, e] = d[e].ctypes.data + 4 * place
-            for f in range(have, width):
-                d[e, place + f] = 0
+        place = chunk * panel + t * width
+        _elements(tables[1], d, place)
+        if have < width:
+            d[:, place + have : place + width] = 0
         call(code, (tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0))
         for k in range(outputs * outputs):
             tables[0, k] += 4 * width * (tables[0, k] != beyond)
@@ -339,13 +346,14 @@ def _transform_gradient(  # type: ignore[no-untyped-def]
 @compiled(parallel=True)
 def _correlate_weight(  # type: ignore[no-untyped-def]
     tile, codes, lane_count, src, shape, distance, corner, outputs, vectors, most, g, g_shape, g_distance,
-    grid, blocks, v_space, d_space, sum_space, sums,
+    grid, blocks, sizes, v_space, d_space, sum_space, sums,
 ):  # fmt: skip
     wide = vectors * lane_count
     channels, filters = shape[3], g_shape[3]
     tiles = g_shape[0] * grid[0] * grid[1]
-    parts, size, chunk = sums.shape[0], sums.shape[1], v_space.shape[2]
-    zeros = np.zeros(max(v_space.shape[3], sum_space.shape[3]), np.float32)
+    parts, size = sums.shape[:2]
+    chunk, high, broad = sizes
+    zeros = np.zeros(max(high, broad), np.float32)
     for unit in prange(parts * blocks[0] * blocks[1]):
         part, block = unit // (blocks[0] * blocks[1]), unit % (blocks[0] * blocks[1])
         thread = numba.get_thread_id()
@@ -354,14 +362,14 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
         c_low, c_high = _bounds(block // blocks[1], blocks[0], channels, lane_count)
         f_low, f_high = _bounds(block % blocks[1], blocks[1], filters, lane_count)
         columns = (f_high - f_low + lane_count - 1) // lane_count * lane_count
-        total[:, : c_high - c_low] = 0
+        total[:, : (c_high - c_low) * broad] = 0
         for first in range(part * tiles // parts, (part + 1) * tiles // parts, chunk):
             count = min(chunk, (part + 1) * tiles // parts - first)
             for t in range(count):
                 image, i, j = _place(first + t, grid, outputs)
                 _transform_image(
                     codes[0], src, shape, distance, image, i + corner[0], j + corner[1], c_low, c_high, zeros,
-                    tables, v, t,
+                    tables, v, t * high,
                 )  # fmt: skip
                 _transform_gradient(
                     codes[1], lane_count, g, g_shape, g_distance, image, i, j, outputs, f_low, f_high, wide,
@@ -373,16 +381,15 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
                     done = 0
                     for left in range((c_high - c_low + most - 1) // most, 0, -1):
                         rows = (c_high - c_low - done + left - 1) // left
-                        c = total[e, done].ctypes.data + 4 * panel
+                        c = total[e].ctypes.data + 4 * (done * broad + panel)
                         multiply_tile(
-                            tile, rows, vectors_here, v[e].ctypes.data + 4 * done, 1, v.shape[2],
+                            tile, rows, vectors_here, v[e].ctypes.data + 4 * done, 1, high,
                             start.ctypes.data, 1, count, d[e].ctypes.data + 4 * chunk * panel,
-                            vectors_here * lane_count, c, total.shape[2], c, total.shape[2], 0,
+                            vectors_here * lane_count, c, broad, c, broad, 0,
                         )  # fmt: skip
                         done += rows
         for c in range(c_high - c_low):
-            for e in range(_ELEMENTS):
-                tables[0, e] = total[e, c].ctypes.data
+            _elements(tables[0], total, c * broad)
             for k in range(size * size):
                 tables[1, k] = sums[part, k // size, k % size, c_low + c].ctypes.data + 4 * f_low
             call(codes[2], (tables[0].ctypes.data, tables[1].ctypes.data, f_high - f_low, 0, 0))
