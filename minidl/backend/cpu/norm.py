@@ -232,6 +232,7 @@ def _normalize(x, mean, scale, beta, residual, with_residual, relu, y):  # type:
 @compiled(parallel=True)
 def _grad_sums(g, x, mean, scale, beta, relu, parts):  # type: ignore[no-untyped-def]
     m, c = x.shape
+    zero = x.dtype.type(0)  # of x's type: beside an integer's numba would compute in float64
     for chunk in prange(parts.shape[0]):
         first, second = parts[chunk, 0], parts[chunk, 1]
         first[:] = 0
@@ -239,7 +240,7 @@ def _grad_sums(g, x, mean, scale, beta, relu, parts):  # type: ignore[no-untyped
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
             for j in range(c):
                 centred = x[i, j] - mean[j]
-                arriving = 0 if relu and not centred * scale[j] + beta[j] > 0 else g[i, j]
+                arriving = zero if relu and not centred * scale[j] + beta[j] > 0 else g[i, j]
                 first[j] += arriving
                 second[j] += arriving * centred
 
@@ -247,11 +248,12 @@ def _grad_sums(g, x, mean, scale, beta, relu, parts):  # type: ignore[no-untyped
 @compiled(parallel=True)
 def _grad_x(g, x, mean, scale, beta, relu, mean_g, slope, grad_x):  # type: ignore[no-untyped-def]
     m, c = x.shape
+    zero = x.dtype.type(0)
     for chunk in prange((m + _CHUNK - 1) // _CHUNK):
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
             for j in range(c):
                 centred = x[i, j] - mean[j]
-                arriving = 0 if relu and not centred * scale[j] + beta[j] > 0 else g[i, j]
+                arriving = zero if relu and not centred * scale[j] + beta[j] > 0 else g[i, j]
                 grad_x[i, j] = scale[j] * (arriving - mean_g[j] - centred * slope[j])
 
 

@@ -151,6 +151,7 @@ def _max_pool(x, kernel, stride, corner, y, taps):  # type: ignore[no-untyped-de
 def _max_pool_grad(g, taps, kernel, stride, corner, grad_x):  # type: ignore[no-untyped-def]
     n, h, w, c = grad_x.shape
     oh, ow = g.shape[1:3]
+    zero = g.dtype.type(0)  # of g's type: beside an integer's numba would add in float64
     for image in prange(n):
         grad_x[image, :, :, :] = 0
         for i in range(oh):
@@ -163,7 +164,7 @@ def _max_pool_grad(g, taps, kernel, stride, corner, grad_x):  # type: ignore[no-
                         tap = a * kernel[1] + b
                         target = grad_x[image, top + a, left + b]
                         for f in range(c):  # every tap is visited, so that this loop runs over whole vectors
-                            target[f] += arriving[f] if where[f] == tap else 0
+                            target[f] += arriving[f] if where[f] == tap else zero
 
 
 @compiled(parallel=True)
