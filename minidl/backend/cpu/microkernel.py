@@ -104,9 +104,13 @@ def choose_panels(columns: int, width: int) -> Panels:
     two loads, four to five instructions; a sum waits four cycles for itself. Of equals the widest is best: it
     has the fewest instructions.
     """
+    return _choose_panels(columns, width, _lanes)
 
+
+@functools.cache
+def _choose_panels(columns: int, width: int, lanes: int) -> Panels:
     def cycles(vectors: int, most: int) -> float:
-        count = registers(columns) // _lanes
+        count = -(-columns // lanes)
         tiles = -(-width // most)
         rows = width / tiles
         full, rest = divmod(count, vectors)
@@ -115,7 +119,7 @@ def choose_panels(columns: int, width: int) -> Panels:
             max(rows * v / 2, (rows + v) / 2, (2 * rows + v + rows * v + 4) / 4.5, 4.0) for v in widths
         )
 
-    vectors, most = min(TILES[_lanes].items(), key=lambda shape: (cycles(*shape), -shape[0]))
+    vectors, most = min(TILES[lanes].items(), key=lambda shape: (cycles(*shape), -shape[0]))
     return Panels(vectors, most)
 
 

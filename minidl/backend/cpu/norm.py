@@ -66,9 +66,9 @@ def normalize(
     fold = _fold(x)
     _normalize(
         _rows(x, fold),
-        np.tile(mean, fold),
-        np.tile(inv_std * gamma, fold),
-        np.tile(beta, fold),
+        _repeated(mean, fold),
+        _repeated(inv_std * gamma, fold),
+        _repeated(beta, fold),
         _rows(x if residual is None else residual, fold),
         residual is not None,
         relu,
@@ -91,9 +91,9 @@ def normalize_grad_sums(
     _grad_sums(
         _rows(g, fold),
         rows,
-        np.tile(mean, fold),
-        np.tile(inv_std * gamma, fold),
-        np.tile(beta, fold),
+        _repeated(mean, fold),
+        _repeated(inv_std * gamma, fold),
+        _repeated(beta, fold),
         relu,
         parts,
     )
@@ -122,12 +122,12 @@ def normalize_grad_x(
     _grad_x(
         _rows(g, fold),
         _rows(x, fold),
-        np.tile(mean, fold),
-        np.tile(inv_std * gamma, fold),
-        np.tile(beta, fold),
+        _repeated(mean, fold),
+        _repeated(inv_std * gamma, fold),
+        _repeated(beta, fold),
         relu,
-        np.tile(grad_beta / m, fold),
-        np.tile(grad_gamma * inv_std / m, fold),
+        _repeated(grad_beta / m, fold),
+        _repeated(grad_gamma * inv_std / m, fold),
         _rows(grad_x, fold),
     )
     return grad_x
@@ -171,6 +171,11 @@ def _fold(x: np.ndarray) -> int:
     while 2 * fold * c <= _WIDE and m % (2 * fold) == 0:
         fold *= 2
     return fold
+
+
+def _repeated(values: np.ndarray, fold: int) -> np.ndarray:
+    """What belongs to a channel, for `fold` rows taken for one.  (C,) -> (fold * C,)"""
+    return memory.contiguous(values) if fold == 1 else np.tile(values, fold)
 
 
 def _rows(x: np.ndarray, fold: int) -> np.ndarray:
