@@ -1,6 +1,7 @@
 """AlexNet and VGG against their papers' tables and independent counts."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,10 @@ NAMES = Path(__file__).parents[1] / "peers" / "name_maps.json"
 
 
 @pytest.fixture
-def no_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_draws() -> Iterator[None]:
     """Weights are zeros: the large networks are built for their shapes alone."""
-    monkeypatch.setattr(nn.init, "normal", lambda shape, std, mean=0.0: np.zeros(shape, np.float32))
+    with nn.init.blank():
+        yield
 
 
 def zeros(*shape: int) -> md.Tensor:

@@ -17,6 +17,7 @@ from minidl.errors import ShapeError
 from minidl.window import window
 from minidl_models.blocks import Residual, Style, initialize
 from minidl_models.inception_v2_v3 import bn_auxiliary
+from quick import quick_draws
 
 # model, variant: the fewest rows and columns
 SMALLEST = {
@@ -40,19 +41,17 @@ SMALLEST = {
 
 
 @pytest.fixture
-def cheap_weights(monkeypatch):
-    """Numbers for weights that cost nothing: a short row of normal ones, again and again."""
-    row = np.clip(np.random.default_rng(0).standard_normal(4099, dtype=np.float32), -2, 2)
-    monkeypatch.setattr(
-        nn.init, "normal", lambda shape, std, mean=0.0: np.resize(row * np.float32(std), shape)
-    )
+def cheap_weights():
+    """Numbers for weights that cost little."""
+    with quick_draws():
+        yield
 
 
 @pytest.fixture
-def no_weights(monkeypatch):
+def no_weights():
     """All weights 0, at no cost."""
-    for draw in ("he_normal", "he_truncated_normal", "truncated_normal", "xavier_uniform"):
-        monkeypatch.setattr(nn.init, draw, lambda shape, std=0.0: np.zeros(shape, np.float32))
+    with nn.init.blank():
+        yield
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Compiling ahead: what is noted, what is kept, and what a user is told."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def plus_one(x: float) -> float:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
     compiling.cache_folder.cache_clear()
     yield tmp_path

@@ -2,8 +2,8 @@
 
 `compiled` makes kernels, functions of arrays. numba compiles into a kernel, once more for each, all compiled
 functions that it calls. For small ones that is as it should be; large generated ones (microkernel.py,
-sandwich.py) would take most of the time, so they are compiled by themselves: `procedure` makes one of
-integers, `call` runs it by its address.
+sandwich.py, transpose.py) would take most of the time, so they are compiled by themselves: `procedure` makes
+one of integers, `call` runs it by its address.
 
 Compiling still takes most of a minute in all, so machine code is kept between processes, in `cache_folder()`.
 numba notices by itself when the file that a kernel stands in has changed, but not when a function that emits
