@@ -85,10 +85,19 @@ def planted(mutant: Mutant) -> Iterator[None]:
     else:
         function = inspect.unwrap(found)
         before, function.__code__ = function.__code__, mutated_code(function, mutant)
+        forget(module)
         try:
             yield
         finally:
             function.__code__ = before
+            forget(module)
+
+
+def forget(module: ModuleType) -> None:
+    """Empties the caches of a module's functions: they hold what was computed with another source."""
+    for function in vars(module).values():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
 
 
 def mutated_code(function: Any, mutant: Mutant) -> Any:

@@ -16,6 +16,7 @@ Three files compute the same: im2col.py (any dtype, BLAS), direct.py and winogra
 micro-kernel). `choose_plan` says which one runs.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,34 +49,33 @@ def choose_plan(
     window: Window, dtype: np.dtype, groups: int = 1, channels: int = 64, filters: int = 64, images: int = 16
 ) -> Plan:
     """The algorithm that `conv2d` and its gradients run for this geometry, channels, filters and batch."""
-    single = dtype == np.float32
-    valid = ["im2col"]
-    if window.pointwise:
-        valid.append("pointwise")
-    if single:
-        valid.append("direct")
-    fits = window.kernel in ((3, 3), (5, 5)) and window.stride == window.dilation == (1, 1)
-    if single and fits:
-        valid.append("winograd")
-    plan = forced(tuple(valid))
-    if plan is not None:
-        return plan
+    valid, usual = _choice(window, np.dtype(dtype), channels // groups, filters // groups, images)
+    return forced(valid) or usual
+
+
+@functools.lru_cache(maxsize=4096)  # the layers of a network ask the same in every step
+def _choice(
+    window: Window, dtype: np.dtype, channels: int, filters: int, images: int
+) -> tuple[tuple[str, ...], Plan]:
+    """(the plans that compute this, the one to take)"""
     kernel = "x".join(map(str, window.kernel))
-    if not single:
+    if dtype != np.float32:
         if window.pointwise:
-            return Plan("pointwise", "a 1x1 window at stride 1: the image already is the matrix of columns")
-        return Plan("im2col", f"a {kernel} window in {dtype}: tiles of gathered columns, one GEMM each")
-    if "winograd" in valid:
-        plain, minimal = _multiply_adds(window, channels // groups, filters // groups, images)
-        if minimal < plain:
-            return Plan(
-                "winograd",
-                f"a {kernel} window at stride 1: {plain / minimal:.1f} times fewer multiplications",
-            )
-        return Plan(
-            "direct", f"a {kernel} window: too few channels or pixels for Winograd's transforms to pay"
+            reason = "a 1x1 window at stride 1: the image already is the matrix of columns"
+            return ("im2col", "pointwise"), Plan("pointwise", reason)
+        return ("im2col",), Plan(
+            "im2col", f"a {kernel} window in {dtype}: tiles of gathered columns, a GEMM each"
         )
-    return Plan("direct", f"a {kernel} window: the micro-kernel reads the image in place")
+    valid: tuple[str, ...] = ("im2col", "pointwise", "direct") if window.pointwise else ("im2col", "direct")
+    if window.kernel not in ((3, 3), (5, 5)) or not window.stride == window.dilation == (1, 1):
+        return valid, Plan("direct", f"a {kernel} window: the micro-kernel reads the image in place")
+    valid += ("winograd",)
+    plain, minimal = _multiply_adds(window, channels, filters, images)
+    if minimal >= plain:
+        reason = f"a {kernel} window: too few channels or pixels for Winograd's transforms to pay"
+        return valid, Plan("direct", reason)
+    reason = f"a {kernel} window at stride 1: {plain / minimal:.1f} times fewer multiplications"
+    return valid, Plan("winograd", reason)
 
 
 def _multiply_adds(window: Window, channels: int, filters: int, images: int) -> tuple[int, int]:
@@ -118,7 +118,7 @@ def conv2d_grad_x(g: np.ndarray, weight: np.ndarray, window: Window, groups: int
             place = grad_x[:, top :: window.stride[0], left :: window.stride[1], c]
             if tap_rows and tap_columns:
                 taps = back[_every(tap_rows)][:, _every(tap_columns)]
-                correlate(g[..., f], np.array(rows), np.array(columns), (1, 1), taps, None, False, place)
+                correlate(g[..., f], rows, columns, (1, 1), taps, None, False, place)
             else:
                 place[...] = 0  # no window reads these pixels
     return grad_x
@@ -161,14 +161,17 @@ def _every(taps: list[int]) -> slice:
     return slice(taps[0], None if stop < 0 else stop, step)
 
 
-def _taps(window: Window) -> tuple[np.ndarray, np.ndarray]:
+@functools.lru_cache(maxsize=1024)
+def _taps(window: Window) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Where the window's taps read, relative to stride * output index: rows (KH,), columns (KW,)."""
     rows, columns = (
-        np.arange(k) * d - p[0] for k, d, p in zip(window.kernel, window.dilation, window.padding)
+        tuple(a * d - p[0] for a in range(k))
+        for k, d, p in zip(window.kernel, window.dilation, window.padding)
     )
     return rows, columns
 
 
+@functools.lru_cache(maxsize=1024)
 def _phases(window: Window) -> Any:
     """Per remainder of (row, column) modulo the stride: (remainder, the taps that read such pixels, where
     those output pixels lie).
@@ -187,8 +190,7 @@ def _phases(window: Window) -> Any:
         axis_phases = []
         for remainder in range(min(stride, window.size[axis])):
             taps = [a for a in reversed(range(kernel)) if (remainder + before - a * dilation) % stride == 0]
-            axis_phases.append(
-                (remainder, taps, [(remainder + before - a * dilation) // stride for a in taps])
-            )
+            offsets = tuple((remainder + before - a * dilation) // stride for a in taps)
+            axis_phases.append((remainder, taps, offsets))
         axes.append(axis_phases)
     return [(rows, columns) for rows in axes[0] for columns in axes[1]]

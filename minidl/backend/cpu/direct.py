@@ -19,7 +19,7 @@ import numpy as np
 from numba import prange
 
 from minidl.backend.cpu import memory
-from minidl.backend.cpu.compile import compiled
+from minidl.backend.cpu.compile import compiled, copy_numbers
 from minidl.backend.cpu.microkernel import (
     Panels,
     choose_panels,
@@ -35,14 +35,13 @@ from minidl.backend.cpu.threads import get_num_threads
 from minidl.backend.cpu.transpose import transpose_code
 
 _SHARED_SUMS = 1 << 18  # numbers of a weight gradient from which threads share it out instead of copying it
-_PANEL_NUMBERS = 1 << 13  # of a panel that are read at a time: two thirds of an innermost cache
-_FEW_PIXELS = 2048  # for so few, packing the filters takes longer than it saves
+_PANEL_NUMBERS = 1 << 17  # of a panel that are read at a time: a good part of a core's own cache
 
 
 def correlate(
     src: np.ndarray,
-    rows: np.ndarray,
-    columns: np.ndarray,
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
     stride: tuple[int, int],
     weight: np.ndarray,
     bias: np.ndarray | None,
@@ -57,20 +56,13 @@ def correlate(
     """
     g, runs, length = geometry(src, rows, columns, stride, out)
     panels = choose_panels(g.filters, g.wide)
-    in_place = (
-        g.images * g.last <= _FEW_PIXELS
-        and weight.flags.c_contiguous
-        and registers(g.filters) == g.filters
-        and g.filters % 1024 != 0  # rows a page apart share one place in the cache
-    )
     _correlate(
         tile_code(),
         lanes(),
         flat(src)[0],
         g,
         *segments(runs, length, _PANEL_NUMBERS // (panels.vectors * lanes())),
-        weight.reshape(-1) if in_place else _packed(weight, panels),
-        g.filters if in_place else 0,
+        _packed(weight, panels),
         panels.vectors,
         panels.rows,
         padded(bias, g.filters),
@@ -81,7 +73,7 @@ def correlate(
 
 
 def correlate_weight(
-    src: np.ndarray, rows: np.ndarray, columns: np.ndarray, stride: tuple[int, int], g: np.ndarray
+    src: np.ndarray, rows: tuple[int, ...], columns: tuple[int, ...], stride: tuple[int, int], g: np.ndarray
 ) -> np.ndarray:
     """sum over n, i, j of src[n, i*stride + rows[a], j*stride + columns[b]]^T @ g[n, i, j]
 
@@ -145,31 +137,27 @@ def _scratch(g: Geometry, workers: int, results: int = 0) -> np.ndarray:
 
 @compiled(parallel=True)
 def _correlate(  # type: ignore[no-untyped-def]
-    tile, lane_count, src, g, runs, length, group, panels, b_row, vectors, most, bias, relu, out, scratch
+    tile, lane_count, src, g, runs, length, group, panels, vectors, most, bias, relu, out, scratch
 ):
-    """Strips among the threads; panels, `group` runs of their rows, lines and tiles of a strip.
-
-    b_row: distance of the filters' rows where they are not packed, else 0.
-    """
+    """Strips among the threads; panels, `group` runs of their rows, lines and tiles of a strip."""
     wide = vectors * lane_count
     depth = len(runs) * length
-    strips = (g.tall + g.strip - 1) // g.strip
-    for unit in prange(g.images * strips):
-        image, first = unit // strips, unit % strips * g.strip
-        last = min(g.tall, first + g.strip)
+    results = (g.tall + g.strips - 1) // g.strips * g.wide * wide
+    for unit in prange(g.images * g.strips):
+        image, strip = unit // g.strips, unit % g.strips
+        first, last = strip * g.tall // g.strips, (strip + 1) * g.tall // g.strips
         mine = scratch[numba.get_thread_id()]
-        results = g.strip * g.wide * wide
         start, pixel, row = place_strip(src, g, image, first, last, 0, g.channels, mine[results:])
         for panel in range(0, g.filters, wide):
             count = min(wide, g.filters - panel)
             registers = (count + lane_count - 1) // lane_count
             ragged = count < registers * lane_count
-            b = panels.ctypes.data + 4 * (panel if b_row else panel * depth)
-            row_b = b_row if b_row else registers * lane_count
+            b = panels.ctypes.data + 4 * panel * depth
+            b_row = registers * lane_count
             add = bias.ctypes.data + 4 * panel
             for run in range(0, len(runs), group):
                 count_runs = min(group, len(runs) - run)
-                sub_b = b + 4 * run * length * row_b
+                b_run = b + 4 * run * length * b_row
                 final = run + count_runs == len(runs)
                 for i in range(first, last):
                     line = min(g.wide, g.last - i * g.wide)
@@ -184,16 +172,16 @@ def _correlate(  # type: ignore[no-untyped-def]
                         before, before_row = (c, pitch) if run > 0 else (add, 0)
                         multiply_tile(
                             tile, rows, registers, a, g.stride_w * pixel, 1, runs.ctypes.data + 8 * run,
-                            count_runs, length, sub_b, row_b, c, pitch, before,
-                            before_row, relu if final else 0,
+                            count_runs, length, b_run, b_row, c, pitch, before, before_row,
+                            relu if final else 0,
                         )  # fmt: skip
                         done += rows
             if ragged:
                 for i in range(first, last):
                     for j in range(min(g.wide, g.last - i * g.wide)):
                         to = image * g.out_image + i * g.out_row + j * g.out_pixel + panel
-                        for f in range(count):
-                            out[to + f] = mine[((i - first) * g.wide + j) * wide + f]
+                        made = mine.ctypes.data + 4 * ((i - first) * g.wide + j) * wide
+                        copy_numbers(out.ctypes.data + 4 * to, made, count)
 
 
 @compiled(parallel=True)
@@ -205,18 +193,18 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
     """
     wide = vectors * lane_count
     parts, _, pitch = sums.shape
-    strips = (g.tall + g.strip - 1) // g.strip
-    units = g.images * strips
+    units = g.images * g.strips
+    tallest = (g.tall + g.strips - 1) // g.strips
     panel_count = (g.filters + wide - 1) // wide
     for worker in prange(parts * shares):
         part, share = worker // shares, worker % shares
-        panels, strip = packed[worker], scratch[worker]
-        offsets = np.empty(g.strip, np.int64)
+        panels, copied = packed[worker], scratch[worker]
+        offsets = np.empty(tallest, np.int64)
         first_panel, last_panel = share * panel_count // shares, (share + 1) * panel_count // shares
         low = part * units // parts
         for unit in range(low, (part + 1) * units // parts):
-            image, first = unit // strips, unit % strips * g.strip
-            last = min(g.tall, first + g.strip)
+            image, strip = unit // g.strips, unit % g.strips
+            first, last = strip * g.tall // g.strips, (strip + 1) * g.tall // g.strips
             terms = min(last * g.wide, g.last) - first * g.wide
             at = 0
             for panel in range(first_panel, last_panel):
@@ -225,7 +213,7 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
                 at += _pack_terms(lane_count, grad, g, image, first, terms, f, count, panels[at:])
             for block in range(0, g.channels, g.block):
                 channels = min(g.block, g.channels - block)
-                start, pixel, row = place_strip(src, g, image, first, last, block, channels, strip)
+                start, pixel, row = place_strip(src, g, image, first, last, block, channels, copied)
                 lines, line = last - first, g.wide
                 if g.stride_h * row == g.wide * g.stride_w * pixel:
                     lines, line = 1, terms  # rows follow one another: one long line
@@ -257,12 +245,15 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
 def _pack_terms(lane_count, grad, g, image, first, terms, f, count, panel):  # type: ignore[no-untyped-def]
     """panel = grad's filters f .. f + count at `terms` pixels from row `first` on; how many numbers it is."""
     width = (count + lane_count - 1) // lane_count * lane_count
-    at = 0
-    for t in range(terms):
-        place = image * g.out_image + (first + t // g.wide) * g.out_row + t % g.wide * g.out_pixel + f
-        for q in range(count):
-            panel[at + q] = grad[place + q]
-        for q in range(count, width):
-            panel[at + q] = 0
-        at += width
-    return at
+    done = 0
+    while done < terms:
+        line = min(g.wide, terms - done)
+        place = image * g.out_image + (first + done // g.wide) * g.out_row + f
+        start, target = grad.ctypes.data + 4 * place, panel.ctypes.data + 4 * done * width
+        for t in range(line):
+            copy_numbers(target + 4 * t * width, start + 4 * t * g.out_pixel, count)
+        done += line
+    if count < width:
+        for t in range(terms):
+            panel[t * width + count : (t + 1) * width] = 0
+    return terms * width

@@ -31,8 +31,8 @@ _POINTWISE_ROWS = 1024
 
 def correlate(
     src: np.ndarray,
-    rows: np.ndarray,
-    columns: np.ndarray,
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
     stride: tuple[int, int],
     weight: np.ndarray,
     bias: np.ndarray | None,
@@ -52,8 +52,8 @@ def correlate(
     with blas.single_threaded():
         _gather_multiply(
             memory.contiguous(src),
-            rows,
-            columns,
+            np.array(rows),
+            np.array(columns),
             stride[0],
             stride[1],
             memory.contiguous(weight).reshape(depth, f),
@@ -69,8 +69,8 @@ def correlate(
 
 def multiply(
     src: np.ndarray,
-    rows: np.ndarray,
-    columns: np.ndarray,
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
     stride: tuple[int, int],
     weight: np.ndarray,
     bias: np.ndarray | None,
@@ -95,7 +95,11 @@ def multiply(
 
 
 def correlate_weight(
-    src: np.ndarray, rows: np.ndarray, columns: np.ndarray, stride: tuple[int, int], g: np.ndarray
+    src: np.ndarray,
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
+    stride: tuple[int, int],
+    g: np.ndarray,
 ) -> np.ndarray:
     """sum over n, i, j of src[n, i*stride + rows[a], j*stride + columns[b]]^T @ g[n, i, j]
 
@@ -109,12 +113,17 @@ def correlate_weight(
     cols = memory.empty((threads, lines * ow, depth), g.dtype)
     src, g = memory.contiguous(src), memory.contiguous(g)
     with blas.single_threaded():
-        _gather_multiply_transposed(src, rows, columns, stride[0], stride[1], g, sums, lines, cols)
+        taps = np.array(rows), np.array(columns)
+        _gather_multiply_transposed(src, *taps, *stride, g, sums, lines, cols)
     return memory.added(sums).reshape(len(rows), len(columns), c, f)
 
 
 def multiply_weight(
-    src: np.ndarray, rows: np.ndarray, columns: np.ndarray, stride: tuple[int, int], g: np.ndarray
+    src: np.ndarray,
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
+    stride: tuple[int, int],
+    g: np.ndarray,
 ) -> np.ndarray:
     """`correlate_weight` for one tap that reads the pixel itself."""
     c, f = src.shape[3], g.shape[3]

@@ -18,10 +18,11 @@ has 32 of 16 numbers, NEON 32 of 4, AVX2 16 of 8, and the sums, one row of the p
 to fit.
 
 B is packed: a panel is as wide as the tile and read from its first row to its last, so the caches see one
-stream (`pack` makes it; where few rows of A are to come, B is read where it lies). A is read in place. Its
-rows and its terms may lie anywhere at equal distances, and `offsets` says where each run starts; so the same
-loop computes x @ w (terms are neighbours), x^T @ g (terms are a pixel apart) and a convolution without
-columns (a run is one row of the window: its pixels side by side, and their channels).
+stream (`pack` makes it). A is read in place. Its rows and its terms may lie anywhere at equal distances, and
+`offsets` says where each run starts; so the same loop computes x @ w (terms are neighbours), x^T @ g (terms
+are a pixel apart) and a convolution without columns (a run is one row of the window: its pixels side by side,
+and their channels). C is fetched before the sum begins: stores wait for one another, and one that misses the
+caches would hold up the next tile.
 
 The loop is generated as LLVM code inside numba, for registers of as many numbers as the machine has, and
 compiled by itself, once for each such width (`tile_code`). A kernel is given its address and calls it through
@@ -40,7 +41,7 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minidl.backend.cpu.compile import call, compiled, procedure
+from minidl.backend.cpu.compile import call, compiled, copy_numbers, procedure
 
 # lanes: {vectors: the most rows}
 TILES = {
@@ -62,6 +63,8 @@ def host_lanes() -> int:
         return 8
     return 4 if llvm.get_process_triple().startswith("aarch64") else 1
 
+
+_PACKED_ROWS = 64  # of B, that a thread packs at a time where they lie row by row
 
 _lanes = host_lanes()
 
@@ -195,6 +198,8 @@ class _Emitter:
         run, term, next_run, done = (b.append_basic_block(name) for name in ("run", "term", "next", "done"))
         rows = [b.mul(t.a_row, self.int(4 * m)) for m in range(self.rows)]
         zeros = [self.zero] * (self.rows * self.vectors)
+        for place in self.places(t.c, t.c_row):
+            self.prefetch(place)
         start = b.block
         b.branch(run)
 
@@ -275,6 +280,13 @@ class _Emitter:
         value.align = 8 if kind == self.int else 4
         return value
 
+    def prefetch(self, address: Any) -> None:
+        """Fetches a line of the caches that is about to be written."""
+        pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
+        fetch = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
+        self.builder.call(fetch, [self.builder.inttoptr(address, pointer), flag(1), flag(3), flag(1)])
+
     def broadcast(self, value: Any) -> Any:
         """The number in every lane."""
         index, undefined = ir.IntType(32), ir.Constant(self.vector, ir.Undefined)
@@ -337,29 +349,28 @@ def pack(  # type: ignore[no-untyped-def]
     """
     wide = vectors * lane_count
     depth = len(starts) * length
-    for panel in prange((columns + wide - 1) // wide):
-        first = panel * wide
-        count = min(wide, columns - first)
+    most = _PACKED_ROWS if column_step == 1 else length
+    parts, count_panels = (length + most - 1) // most, (columns + wide - 1) // wide
+    for unit in prange(len(starts) * parts * count_panels):
+        r, rest = unit // (parts * count_panels), unit % (parts * count_panels)
+        low, first = rest // count_panels * most, rest % count_panels * wide
+        terms, count = min(most, length - low), min(wide, columns - first)
         pitch = (count + lane_count - 1) // lane_count * lane_count
-        for r in range(len(starts)):
-            row = depth * first + r * length * pitch
-            start = starts[r] + first * column_step
-            if column_step == 1:
-                for k in range(length):
-                    target, at = row + k * pitch, start + k * step
-                    for j in range(count):
-                        panels[target + j] = source[at + j]
-            elif step == 1:
-                matrix, to = source.ctypes.data + 4 * start, panels.ctypes.data + 4 * row
-                call(transpose, (matrix, column_step, to, pitch, count, length))
-            else:
-                for j in range(count):
-                    at = start + j * column_step
-                    for k in range(length):
-                        panels[row + k * pitch + j] = source[at + k * step]
-            for k in range(length):
-                for j in range(count, pitch):
-                    panels[row + k * pitch + j] = 0
+        at = starts[r] + low * step + first * column_step
+        row = depth * first + (r * length + low) * pitch
+        start, target = source.ctypes.data + 4 * at, panels.ctypes.data + 4 * row
+        if column_step == 1:
+            for k in range(terms):
+                copy_numbers(target + 4 * k * pitch, start + 4 * k * step, count)
+        elif step == 1:
+            call(transpose, (start, column_step, target, pitch, count, terms))
+        else:
+            for j in range(count):
+                for k in range(terms):
+                    panels[row + k * pitch + j] = source[at + j * column_step + k * step]
+        if count < pitch:
+            for k in range(terms):
+                panels[row + k * pitch + count : row + (k + 1) * pitch] = 0
 
 
 def registers(columns: int) -> int:

@@ -1,16 +1,18 @@
 """The part of an image that a thread computes at a time, for direct.py: shapes and distances, and its copy.
 
-A strip is some rows of output pixels. So many are taken that what the window sees below them fills a good
-part of a core's own cache, and that all threads get as many. Where the window reaches beyond the image, that
-part is copied into a frame of zeros; so is one whose pixels lie a power of two apart, where too many would
-share one place in the cache. Everything else is read where it lies, whatever the distances of its pixels.
+A strip is some rows of output pixels; what the window sees below them fills a good part of a core's own
+cache. The strips of an image are as equal as its rows allow, and all threads get as many. Where the window
+reaches beyond the image, that part is copied into a frame of zeros; so is one whose pixels lie a power of two
+apart, where too many would share one place in the cache. Everything else is read where it lies, whatever the
+distances of its pixels.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
-from minidl.backend.cpu.compile import compiled
+from minidl.backend.cpu.compile import compiled, copy_numbers
 from minidl.backend.cpu.threads import get_num_threads
 
 _STRIP_BYTES = 1 << 19  # of the image below a strip
@@ -25,7 +27,7 @@ class Geometry(NamedTuple):
     held: pixels of an image; tall, wide: output rows and columns; last: output pixels of an image (its last
     line may be shorter);
     reach_h, reach_w: input rows and columns that a window spans; top, left: where the first one starts;
-    strip: output rows a thread computes at a time; pitch: between pixels in a strip's copy, 0 for no copy;
+    strips: how many to an image; pitch: between pixels in a strip's copy, 0 for no copy;
     block: channels that are copied at a time for a weight gradient
     """
 
@@ -50,9 +52,14 @@ class Geometry(NamedTuple):
     left: int
     reach_h: int
     reach_w: int
-    strip: int
+    strips: int
     pitch: int
     block: int
+
+    @property
+    def strip(self) -> int:
+        """Output rows of the tallest strip."""
+        return -(-self.tall // self.strips)
 
 
 def flat(array: np.ndarray) -> tuple[np.ndarray, int]:
@@ -77,21 +84,42 @@ def distances(array: np.ndarray) -> tuple[int, ...]:
 
 def geometry(
     src: np.ndarray,
-    rows: np.ndarray,
-    columns: np.ndarray,
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
     stride: tuple[int, int],
     out: np.ndarray,
     summing: bool = False,
 ) -> tuple[Geometry, np.ndarray, int]:
     """(geometry, where the runs of a window start, the length of a run)"""
-    n, h, w, c = src.shape
-    tall, wide, filters = out.shape[1:]
-    steps = [(array, distances(array)) for array in (src, out)]
-    (src_image, src_row, src_pixel, _), (out_image, out_row, out_pixel, _) = (step for _, step in steps)
-    reach_h, reach_w = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
-    top, left = int(rows[0]), int(columns[0])
+    return _geometry(
+        *(src.shape, distances(src), rows, columns, stride, out.shape, distances(out)),
+        *(summing, get_num_threads()),
+    )
+
+
+@functools.lru_cache(maxsize=4096)  # the layers of a network ask the same in every step
+def _geometry(
+    shape: tuple[int, ...],
+    src_steps: tuple[int, ...],
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
+    stride: tuple[int, int],
+    out_shape: tuple[int, ...],
+    out_steps: tuple[int, ...],
+    summing: bool,
+    threads: int,
+) -> tuple[Geometry, np.ndarray, int]:
+    n, h, w, c = shape
+    tall, wide, filters = out_shape[1:]
+    src_image, src_row, src_pixel, _ = src_steps
+    out_image, out_row, out_pixel, _ = out_steps
+    reach_h, reach_w = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    top, left = rows[0], columns[0]
     held, last = h * w, tall * wide
-    even = all(image == a.shape[1] * row and row == a.shape[2] * pixel for a, (image, row, pixel, _) in steps)
+    even = all(
+        image == row * lines and row == pixel * line
+        for (image, row, pixel, _), (_, lines, line, _) in ((src_steps, shape), (out_steps, out_shape))
+    )
     if len(rows) == len(columns) == 1 and top == left == 0 and stride == (1, 1) and even:
         held = last = n * last  # all pixels are one image, cut into lines
         n, wide = 1, min(_LINE, last)
@@ -112,27 +140,15 @@ def geometry(
     pixel = pitch or src_pixel
     row = ((wide - 1) * stride[1] + reach_w) * pitch or src_row
     together = pixel == c and reach_w == len(columns)
-    offsets = np.add.outer((rows - top) * row, (columns - left) * pixel)
+    offsets = np.add.outer((np.array(rows) - top) * row, (np.array(columns) - left) * pixel)
     runs, length = (offsets[:, 0].copy(), reach_w * c) if together else (offsets.reshape(-1), c)
     if summing:
-        strip = max(1, _TERMS // wide)
+        strips = -(-tall // max(1, _TERMS // wide))
     else:
-        strip = _strip_rows(n, tall, 4 * c * (wide * stride[1] + reach_w) * stride[0], reach_h)
+        strips = _strips(n, tall, 4 * c * (wide * stride[1] + reach_w) * stride[0], reach_h, threads)
     g = Geometry(
         *(n, h, w, held, c, src_image, src_row, src_pixel, tall, wide, last, filters),
-        *(
-            out_image,
-            out_row,
-            out_pixel,
-            *stride,
-            top,
-            left,
-            reach_h,
-            reach_w,
-            min(strip, tall),
-            pitch,
-            block,
-        ),
+        *(out_image, out_row, out_pixel, *stride, top, left, reach_h, reach_w, strips, pitch, block),
     )
     return g, runs, length
 
@@ -140,23 +156,23 @@ def geometry(
 def segments(runs: np.ndarray, length: int, terms: int) -> tuple[np.ndarray, int, int]:
     """(runs, length, runs at a time): the same terms in runs of at most `terms`, where equal cuts give that.
 
-    The rows of a panel that so many terms read stay in the innermost cache while a strip passes over them.
+    The rows of a panel that so many terms read stay in a core's own cache while a strip passes over them.
     """
     least = -(-length // terms)
     parts = next((n for n in range(least, 2 * least + 1) if length % n == 0), 1)
     length //= parts
-    runs = np.add.outer(runs, np.arange(parts) * length).reshape(-1)
+    if parts > 1:
+        runs = np.add.outer(runs, np.arange(parts) * length).reshape(-1)
     return runs, length, max(1, terms // length)
 
 
-def _strip_rows(images: int, tall: int, row_bytes: int, reach: int) -> int:
-    """Output rows of a strip: as many as fit, but such that all threads get equally many strips."""
-    threads = get_num_threads()
+def _strips(images: int, tall: int, row_bytes: int, reach: int, threads: int) -> int:
+    """Strips of an image: so many that each fits, and such that all threads get as many of them."""
     fits = max(1, _STRIP_BYTES // row_bytes - reach + 1)
     strips = -(-tall // fits)
-    if images * strips < 4 * threads:  # few enough for one more or less to matter
-        strips = max(strips, -(-(-(-images * strips // threads) * threads) // images))
-    return -(-tall // min(tall, strips))
+    while images * strips % threads and strips < tall:
+        strips += 1
+    return strips
 
 
 @compiled
@@ -166,21 +182,23 @@ def _copy_strip(src, g, image, first, last, block, channels, strip):  # type: ig
     Of `channels` channels from `block` on.
     """
     columns = (g.wide - 1) * g.stride_w + g.reach_w
-    low = max(0, min(columns, -g.left))
-    high = max(low, min(columns, g.width - g.left))
+    together = g.pitch == g.src_pixel == channels
     at = 0
     for i in range(first * g.stride_h + g.top, (last - 1) * g.stride_h + g.top + g.reach_h):
-        inside = 0 <= i < g.height
-        from_here = image * g.src_image + i * g.src_row + g.left * g.src_pixel + block
-        for j in range(columns):
-            if inside and low <= j < high and i * g.width + j < g.held - g.left:
-                pixel = from_here + j * g.src_pixel
-                for c in range(channels):
-                    strip[at + c] = src[pixel + c]
-            else:
-                for c in range(channels):
-                    strip[at + c] = 0
-            at += g.pitch
+        low = max(0, min(columns, -g.left))
+        high = max(low, min(columns, min(g.width, g.held - i * g.width) - g.left))
+        if not 0 <= i < g.height:
+            low = high = columns
+        source = src.ctypes.data + 4 * (image * g.src_image + i * g.src_row + g.left * g.src_pixel + block)
+        target = strip.ctypes.data + 4 * at
+        strip[at : at + low * g.pitch] = 0
+        if together:
+            copy_numbers(target + 4 * low * channels, source + 4 * low * channels, (high - low) * channels)
+        else:
+            for j in range(low, high):
+                copy_numbers(target + 4 * j * g.pitch, source + 4 * j * g.src_pixel, channels)
+        strip[at + high * g.pitch : at + columns * g.pitch] = 0
+        at += columns * g.pitch
 
 
 @compiled

@@ -81,8 +81,8 @@ IMAGE_MATRIX = np.array(
 
 def correlate(
     src: np.ndarray,
-    rows: np.ndarray,
-    columns: np.ndarray,
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
     stride: tuple[int, int],
     weight: np.ndarray,
     bias: np.ndarray | None,
@@ -109,7 +109,7 @@ def correlate(
         flat(src)[0],
         src.shape,
         distances(src),
-        (int(rows[0]), int(columns[0])),
+        (rows[0], columns[0]),
         outputs,
         source,
         taps + np.add.outer(*(np.arange(size) * step for step in distances(weight)[:2])).reshape(-1),
@@ -129,7 +129,11 @@ def correlate(
 
 
 def correlate_weight(
-    src: np.ndarray, rows: np.ndarray, columns: np.ndarray, stride: tuple[int, int], g: np.ndarray
+    src: np.ndarray,
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
+    stride: tuple[int, int],
+    g: np.ndarray,
 ) -> np.ndarray:
     """As `direct.correlate_weight`, for 3x3 or 5x5 taps side by side at stride 1."""
     size, channels, filters = len(rows), src.shape[3], g.shape[3]
@@ -149,7 +153,7 @@ def correlate_weight(
         flat(src)[0],
         src.shape,
         distances(src),
-        (int(rows[0]), int(columns[0])),
+        (rows[0], columns[0]),
         outputs,
         panels.vectors,
         panels.rows,
