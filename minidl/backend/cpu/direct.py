@@ -30,7 +30,7 @@ from minidl.backend.cpu.microkernel import (
     registers,
     tile_code,
 )
-from minidl.backend.cpu.strips import Geometry, distances, flat, geometry, place_strip, segments
+from minidl.backend.cpu.strips import Geometry, geometry, place_strip, segments
 from minidl.backend.cpu.threads import get_num_threads
 from minidl.backend.cpu.transpose import transpose_code
 
@@ -59,7 +59,7 @@ def correlate(
     _correlate(
         tile_code(),
         lanes(),
-        flat(src)[0],
+        memory.flat(src)[0],
         g,
         *segments(runs, length, _PANEL_NUMBERS // (panels.vectors * lanes())),
         _packed(weight, panels),
@@ -67,7 +67,7 @@ def correlate(
         panels.rows,
         padded(bias, g.filters),
         int(relu),
-        flat(out)[0],
+        memory.flat(out)[0],
         _scratch(g, get_num_threads(), g.strip * g.wide * panels.vectors * lanes()),
     )
 
@@ -90,11 +90,11 @@ def correlate_weight(
     _correlate_weight(
         tile_code(),
         lanes(),
-        flat(src)[0],
+        memory.flat(src)[0],
         shape,
         runs,
         length,
-        flat(g)[0],
+        memory.flat(g)[0],
         panels.vectors,
         panels.rows,
         shares,
@@ -108,8 +108,8 @@ def correlate_weight(
 
 def _packed(weight: np.ndarray, panels: Panels) -> np.ndarray:
     """The filters as panels: tap after tap, channel after channel."""
-    source, start = flat(weight)
-    row, column, step, column_step = distances(weight)
+    source, start = memory.flat(weight)
+    row, column, step, column_step = memory.distances(weight)
     a, b, channels, filters = weight.shape
     taps = (start + np.add.outer(np.arange(a) * row, np.arange(b) * column)).reshape(-1)
     packed = memory.empty((taps.size * channels * registers(filters),), np.float32)

@@ -89,6 +89,26 @@ def copy(array: np.ndarray) -> np.ndarray:
     return result
 
 
+def flat(array: np.ndarray) -> tuple[np.ndarray, int]:
+    """(all memory an array spans, as one row of numbers; where its first element is there)."""
+    if array.flags.c_contiguous:
+        return array.reshape(-1), 0
+    first = 0
+    for axis, (length, pitch) in enumerate(zip(array.shape, array.strides)):
+        if pitch < 0 and length > 0:
+            first -= (length - 1) * pitch // array.itemsize
+            array = np.flip(array, axis)
+    span = (
+        1 + sum((length - 1) * pitch for length, pitch in zip(array.shape, array.strides)) // array.itemsize
+    )
+    return np.lib.stride_tricks.as_strided(array, (span,), (array.itemsize,)), first
+
+
+def distances(array: np.ndarray) -> tuple[int, ...]:
+    """How far neighbours along each axis are apart, in elements."""
+    return tuple(pitch // array.itemsize for pitch in array.strides)
+
+
 def added(parts: np.ndarray) -> np.ndarray:
     """The sum over the first axis, in its order."""
     return (

@@ -28,10 +28,11 @@ _WIDE = 256  # numbers of a row up to which neighbours are taken together
 
 def column_sums(x: np.ndarray) -> np.ndarray:
     """Sum over all axes but the last.  (..., C) -> (C,)"""
-    rows = _rows(x, _fold(x))
-    parts = memory.empty((_chunks(rows), rows.shape[1]), x.dtype)
-    _column_sums(rows, parts)
-    return parts.reshape(-1, x.shape[-1]).sum(0, dtype=np.float64).astype(x.dtype)
+    fold = _fold(x)
+    m, width = x.size // x.shape[-1] // fold, x.shape[-1] * fold
+    parts = memory.empty((_chunks(m), width), x.dtype)
+    _column_sums(*_lines(x, width), m, parts)
+    return _total(parts, x.shape[-1])
 
 
 def batch_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -40,16 +41,13 @@ def batch_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Chunk k gives the mean and the sum of squares about it; they are merged as in Chan et al. 1979:
     squares = sum_k (squares_k + count_k (mean_k - mean)^2).
     """
-    fold, c = _fold(x), x.shape[-1]
-    rows, m = _rows(x, fold), x.size // c
-    parts = memory.empty((_chunks(rows), 2, rows.shape[1]), x.dtype)
+    fold, c = _fold(x, contiguous=True), x.shape[-1]
+    rows = _rows(x, fold)
+    parts = memory.empty((_chunks(len(rows)), 2, rows.shape[1]), x.dtype)
     _chunk_moments(rows, parts)
-    counts = np.full((len(parts), 1, 1), _CHUNK, np.float64)
-    counts[-1] = rows.shape[0] - _CHUNK * (len(parts) - 1)
-    means, squares = (parts[:, k].reshape(-1, fold, c).astype(np.float64) for k in (0, 1))
-    mean = (counts * means).sum((0, 1)) / m
-    variance = (squares.sum((0, 1)) + (counts * (means - mean) ** 2).sum((0, 1))) / m
-    return mean.astype(x.dtype), variance.astype(x.dtype)
+    mean, variance = np.empty(c, x.dtype), np.empty(c, x.dtype)
+    _merge_moments(parts.reshape(-1, 2, fold, c), len(rows), mean, variance)
+    return mean, variance
 
 
 def normalize(
@@ -63,7 +61,7 @@ def normalize(
 ) -> np.ndarray:
     """act(gamma * (x - mean) * inv_std + beta + residual)  (N, H, W, C) -> (N, H, W, C)"""
     y = memory.empty(x.shape, x.dtype)
-    fold = _fold(x)
+    fold = _fold(x, contiguous=True)
     _normalize(
         _rows(x, fold),
         _repeated(mean, fold),
@@ -85,11 +83,11 @@ def normalize_grad_sums(
 
     With `relu`, that of a `normalize` without residual, g counts where its result is positive.
     """
-    fold, c = _fold(x), x.shape[-1]
+    fold, c = _fold(g), x.shape[-1]
     rows = _rows(x, fold)
-    parts = memory.empty((_chunks(rows), 2, rows.shape[1]), x.dtype)
+    parts = memory.empty((2, _chunks(len(rows)), fold * c), x.dtype)
     _grad_sums(
-        _rows(g, fold),
+        *_lines(g, fold * c),
         rows,
         _repeated(mean, fold),
         _repeated(inv_std * gamma, fold),
@@ -97,7 +95,7 @@ def normalize_grad_sums(
         relu,
         parts,
     )
-    sums = parts.reshape(len(parts), 2, fold, c).sum((0, 2), dtype=np.float64).astype(x.dtype)
+    sums = _total(parts[0], c), _total(parts[1], c)
     return sums[0], sums[1] * inv_std
 
 
@@ -116,11 +114,11 @@ def normalize_grad_x(
 
     `relu` as in `normalize_grad_sums`.
     """
-    fold, c = _fold(x), x.shape[-1]
+    fold, c = _fold(g), x.shape[-1]
     m = x.dtype.type(x.size // c)
     grad_x = memory.empty(x.shape, x.dtype)
     _grad_x(
-        _rows(g, fold),
+        *_lines(g, fold * c),
         _rows(x, fold),
         _repeated(mean, fold),
         _repeated(inv_std * gamma, fold),
@@ -164,12 +162,16 @@ def local_response_norm_grad(
     return grad_x
 
 
-def _fold(x: np.ndarray) -> int:
-    """How many neighbouring rows of C numbers are taken for one: a power of two that divides their number."""
+def _fold(x: np.ndarray, contiguous: bool = False) -> int:
+    """How many neighbouring rows of C numbers are taken for one: a power of two that divides their number.
+
+    1 where they do not follow one another in memory, unless they will (`contiguous`).
+    """
     c, fold = x.shape[-1], 1
     m = x.size // c
-    while 2 * fold * c <= _WIDE and m % (2 * fold) == 0:
-        fold *= 2
+    if contiguous or x.flags.c_contiguous:
+        while 2 * fold * c <= _WIDE and m % (2 * fold) == 0:
+            fold *= 2
     return fold
 
 
@@ -183,19 +185,51 @@ def _rows(x: np.ndarray, fold: int) -> np.ndarray:
     return memory.contiguous(x).reshape(-1, fold * x.shape[-1])
 
 
-def _chunks(rows: np.ndarray) -> int:
-    return -(-rows.shape[0] // _CHUNK)
+def _lines(x: np.ndarray, width: int) -> tuple[np.ndarray, int]:
+    """(x's memory, how far its rows of `width` numbers lie apart there); a copy's where that varies.
+
+    So the gradient of a part of a concatenation is read where it lies.
+    """
+    if x.flags.c_contiguous:
+        return x.reshape(-1), width
+    steps = memory.distances(x)
+    even = all(outer == n * inner for outer, n, inner in zip(steps[:-2], x.shape[1:-1], steps[1:-1]))
+    if x.ndim > 1 and even and steps[-1] == 1 and steps[-2] >= width:
+        return memory.flat(x)[0], steps[-2]
+    return memory.copy(x).reshape(-1), width
+
+
+def _chunks(rows: int) -> int:
+    return -(-rows // _CHUNK)
+
+
+def _total(parts: np.ndarray, c: int) -> np.ndarray:
+    """The sum of all rows of C numbers, in their order.  (...) -> (C,)"""
+    result = np.empty(c, parts.dtype)
+    _add_rows(parts.reshape(-1, c), result)
+    return result
+
+
+@compiled
+def _add_rows(rows, result):  # type: ignore[no-untyped-def]
+    total = np.zeros(result.size, np.float64)
+    for i in range(rows.shape[0]):
+        for j in range(total.size):
+            total[j] += rows[i, j]
+    for j in range(total.size):
+        result[j] = total[j]
 
 
 @compiled(parallel=True)
-def _column_sums(x, parts):  # type: ignore[no-untyped-def]
-    m, c = x.shape
+def _column_sums(x, pitch, m, parts):  # type: ignore[no-untyped-def]
+    c = parts.shape[1]
     for chunk in prange(parts.shape[0]):
         total = parts[chunk]
         total[:] = 0
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+            row = x[i * pitch : i * pitch + c]
             for j in range(c):
-                total[j] += x[i, j]
+                total[j] += row[j]
 
 
 @compiled(parallel=True)
@@ -222,6 +256,27 @@ def _chunk_moments(x, parts):  # type: ignore[no-untyped-def]
                 squares[j] += d * d
 
 
+@compiled
+def _merge_moments(parts, m, mean, variance):  # type: ignore[no-untyped-def]
+    """From those of the chunks of m rows, each of `fold` of C numbers.  (chunks, 2, fold, C) -> (C,), (C,)"""
+    chunks, _, fold, c = parts.shape
+    total, squares = np.zeros(c, np.float64), np.zeros(c, np.float64)
+    for chunk in range(chunks):
+        count = min(_CHUNK, m - chunk * _CHUNK)
+        for r in range(fold):
+            for j in range(c):
+                total[j] += count * parts[chunk, 0, r, j]
+    total /= m * fold
+    for chunk in range(chunks):
+        count = min(_CHUNK, m - chunk * _CHUNK)
+        for r in range(fold):
+            for j in range(c):
+                d = parts[chunk, 0, r, j] - total[j]
+                squares[j] += parts[chunk, 1, r, j] + count * d * d
+    for j in range(c):
+        mean[j], variance[j] = total[j], squares[j] / (m * fold)
+
+
 @compiled(parallel=True)
 def _normalize(x, mean, scale, beta, residual, with_residual, relu, y):  # type: ignore[no-untyped-def]
     m, c = x.shape
@@ -235,30 +290,32 @@ def _normalize(x, mean, scale, beta, residual, with_residual, relu, y):  # type:
 
 
 @compiled(parallel=True)
-def _grad_sums(g, x, mean, scale, beta, relu, parts):  # type: ignore[no-untyped-def]
+def _grad_sums(g, pitch, x, mean, scale, beta, relu, parts):  # type: ignore[no-untyped-def]
     m, c = x.shape
     zero = x.dtype.type(0)  # of x's type: beside an integer's numba would compute in float64
-    for chunk in prange(parts.shape[0]):
-        first, second = parts[chunk, 0], parts[chunk, 1]
+    for chunk in prange(parts.shape[1]):
+        first, second = parts[0, chunk], parts[1, chunk]
         first[:] = 0
         second[:] = 0
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+            row = g[i * pitch : i * pitch + c]
             for j in range(c):
                 centred = x[i, j] - mean[j]
-                arriving = zero if relu and not centred * scale[j] + beta[j] > 0 else g[i, j]
+                arriving = zero if relu and not centred * scale[j] + beta[j] > 0 else row[j]
                 first[j] += arriving
                 second[j] += arriving * centred
 
 
 @compiled(parallel=True)
-def _grad_x(g, x, mean, scale, beta, relu, mean_g, slope, grad_x):  # type: ignore[no-untyped-def]
+def _grad_x(g, pitch, x, mean, scale, beta, relu, mean_g, slope, grad_x):  # type: ignore[no-untyped-def]
     m, c = x.shape
     zero = x.dtype.type(0)
     for chunk in prange((m + _CHUNK - 1) // _CHUNK):
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+            row = g[i * pitch : i * pitch + c]
             for j in range(c):
                 centred = x[i, j] - mean[j]
-                arriving = zero if relu and not centred * scale[j] + beta[j] > 0 else g[i, j]
+                arriving = zero if relu and not centred * scale[j] + beta[j] > 0 else row[j]
                 grad_x[i, j] = scale[j] * (arriving - mean_g[j] - centred * slope[j])
 
 

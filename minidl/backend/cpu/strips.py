@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minidl.backend.cpu import memory
 from minidl.backend.cpu.compile import compiled, copy_numbers
 from minidl.backend.cpu.threads import get_num_threads
 
@@ -62,26 +63,6 @@ class Geometry(NamedTuple):
         return -(-self.tall // self.strips)
 
 
-def flat(array: np.ndarray) -> tuple[np.ndarray, int]:
-    """(all memory an array spans, as one row of numbers; where its first element is there)."""
-    if array.flags.c_contiguous:
-        return array.reshape(-1), 0
-    first = 0
-    for axis, (length, pitch) in enumerate(zip(array.shape, array.strides)):
-        if pitch < 0 and length > 0:
-            first -= (length - 1) * pitch // array.itemsize
-            array = np.flip(array, axis)
-    span = (
-        1 + sum((length - 1) * pitch for length, pitch in zip(array.shape, array.strides)) // array.itemsize
-    )
-    return np.lib.stride_tricks.as_strided(array, (span,), (array.itemsize,)), first
-
-
-def distances(array: np.ndarray) -> tuple[int, ...]:
-    """How far neighbours along each axis are apart, in elements."""
-    return tuple(pitch // array.itemsize for pitch in array.strides)
-
-
 def geometry(
     src: np.ndarray,
     rows: tuple[int, ...],
@@ -92,7 +73,7 @@ def geometry(
 ) -> tuple[Geometry, np.ndarray, int]:
     """(geometry, where the runs of a window start, the length of a run)"""
     return _geometry(
-        *(src.shape, distances(src), rows, columns, stride, out.shape, distances(out)),
+        *(src.shape, memory.distances(src), rows, columns, stride, out.shape, memory.distances(out)),
         *(summing, get_num_threads()),
     )
 

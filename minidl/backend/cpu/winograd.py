@@ -36,7 +36,6 @@ from minidl.backend.cpu.microkernel import (
     tile_code,
 )
 from minidl.backend.cpu.sandwich import sandwich
-from minidl.backend.cpu.strips import distances, flat
 from minidl.backend.cpu.threads import get_num_threads
 from minidl.backend.cpu.transpose import transposed
 
@@ -101,26 +100,26 @@ def correlate(
     panels = choose_panels(broad, chunk)
     if weight.strides[3] != weight.itemsize:
         weight = transposed(memory.contiguous(weight.transpose(0, 1, 3, 2)), lanes())
-    source, taps = flat(weight)
+    source, taps = memory.flat(weight)
     _correlate(
         tile_code(),
         tuple(code(lanes()) for code in (_IMAGE, _FILTER[size], _OUTPUT[size])),
         lanes(),
-        flat(src)[0],
+        memory.flat(src)[0],
         src.shape,
-        distances(src),
+        memory.distances(src),
         (rows[0], columns[0]),
         outputs,
         source,
-        taps + np.add.outer(*(np.arange(size) * step for step in distances(weight)[:2])).reshape(-1),
-        distances(weight)[2],
+        taps + np.add.outer(*(np.arange(size) * step for step in memory.distances(weight)[:2])).reshape(-1),
+        memory.distances(weight)[2],
         panels.vectors,
         panels.rows,
         padded(bias, filters),
         int(relu),
-        flat(out)[0],
+        memory.flat(out)[0],
         out.shape,
-        distances(out),
+        memory.distances(out),
         (tall, wide),
         (_blocks(channels), blocks),
         (chunk, deep, broad),
@@ -150,16 +149,16 @@ def correlate_weight(
         tile_code(),
         tuple(code(lanes()) for code in (_IMAGE, _VALUES[size], _FILTER_BACK[size])),
         lanes(),
-        flat(src)[0],
+        memory.flat(src)[0],
         src.shape,
-        distances(src),
+        memory.distances(src),
         (rows[0], columns[0]),
         outputs,
         panels.vectors,
         panels.rows,
-        flat(g)[0],
+        memory.flat(g)[0],
         g.shape,
-        distances(g),
+        memory.distances(g),
         (tall, wide),
         blocks,
         (count, high, broad),
