@@ -121,7 +121,11 @@ def mutated_code(function: Any, mutant: Mutant) -> Any:
 @contextmanager
 def interpreted(module: ModuleType) -> Iterator[dict[str, FunctionType]]:
     """Inside, the numba kernels of a module are plain Python; yields them by name."""
-    kernels = {key: value.py_func for key, value in vars(module).items() if isinstance(value, Dispatcher)}
+    kernels = {
+        key: value.py_func
+        for key, value in vars(module).items()
+        if isinstance(value, Dispatcher) and value.py_func.__module__ == module.__name__
+    }
     namespace = vars(module) | {"prange": range, "blas": SimpleNamespace(**vars(blas) | {"gemm": _gemm})}
     plain = {key: FunctionType(kernel.__code__, namespace, key) for key, kernel in kernels.items()}
     namespace.update(plain)

@@ -90,22 +90,6 @@ def call(typing: Any, address: Any, arguments: Any) -> Any:
     return signature, codegen
 
 
-@intrinsic
-def copy_numbers(typing: Any, target: Any, source: Any, count: Any) -> Any:
-    """copy_numbers(target, source, count), in compiled code: so many float32 numbers from address to address.
-
-    A loop over two arrays would go number by number: they might overlap, for all the compiler knows.
-    """
-    signature = types.void(types.int64, types.int64, types.int64)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        to, start = (builder.inttoptr(address, cgutils.voidptr_t) for address in args[:2])
-        cgutils.raw_memcpy(builder, to, start, args[2], 4)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
 @contextmanager
 def compilation(note: Note) -> Iterator[None]:
     """Inside, `note` is called with the name of everything that was compiled (not when it is read from the

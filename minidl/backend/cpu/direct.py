@@ -19,7 +19,8 @@ import numpy as np
 from numba import prange
 
 from minidl.backend.cpu import memory
-from minidl.backend.cpu.compile import compiled, copy_numbers
+from minidl.backend.cpu.compile import compiled
+from minidl.backend.cpu.instructions import copy_numbers
 from minidl.backend.cpu.microkernel import (
     Panels,
     choose_panels,

@@ -41,7 +41,8 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minidl.backend.cpu.compile import call, compiled, copy_numbers, procedure
+from minidl.backend.cpu.compile import call, compiled, procedure
+from minidl.backend.cpu.instructions import copy_numbers, emit_prefetch
 
 # lanes: {vectors: the most rows}
 TILES = {
@@ -199,7 +200,7 @@ class _Emitter:
         rows = [b.mul(t.a_row, self.int(4 * m)) for m in range(self.rows)]
         zeros = [self.zero] * (self.rows * self.vectors)
         for place in self.places(t.c, t.c_row):
-            self.prefetch(place)
+            emit_prefetch(b, place)
         start = b.block
         b.branch(run)
 
@@ -279,13 +280,6 @@ class _Emitter:
         value = self.builder.load(self.builder.inttoptr(address, kind.as_pointer()))
         value.align = 8 if kind == self.int else 4
         return value
-
-    def prefetch(self, address: Any) -> None:
-        """Fetches a line of the caches that is about to be written."""
-        pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
-        fetch = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
-        self.builder.call(fetch, [self.builder.inttoptr(address, pointer), flag(1), flag(3), flag(1)])
 
     def broadcast(self, value: Any) -> Any:
         """The number in every lane."""

@@ -21,9 +21,11 @@ from numba import prange
 
 from minidl.backend.cpu import memory
 from minidl.backend.cpu.compile import compiled
+from minidl.backend.cpu.instructions import prefetch
 
 _CHUNK = 256  # rows
 _WIDE = 256  # numbers of a row up to which neighbours are taken together
+_AHEAD = 2048  # numbers: so far ahead memory is fetched
 
 
 def column_sums(x: np.ndarray) -> np.ndarray:
@@ -223,10 +225,12 @@ def _add_rows(rows, result):  # type: ignore[no-untyped-def]
 @compiled(parallel=True)
 def _column_sums(x, pitch, m, parts):  # type: ignore[no-untyped-def]
     c = parts.shape[1]
+    ahead = 1 + _AHEAD // c
     for chunk in prange(parts.shape[0]):
         total = parts[chunk]
         total[:] = 0
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+            prefetch(x, (i + ahead) * pitch, c)
             row = x[i * pitch : i * pitch + c]
             for j in range(c):
                 total[j] += row[j]
@@ -239,6 +243,7 @@ def _chunk_moments(x, parts):  # type: ignore[no-untyped-def]
     The chunk is still in cache when it is read again for the squares.
     """
     m, c = x.shape
+    ahead = 1 + _AHEAD // c
     for chunk in prange(parts.shape[0]):
         mean, squares = parts[chunk, 0], parts[chunk, 1]
         start = chunk * _CHUNK
@@ -246,6 +251,7 @@ def _chunk_moments(x, parts):  # type: ignore[no-untyped-def]
         mean[:] = 0
         squares[:] = 0
         for i in range(start, end):
+            prefetch(x, (i + ahead) * c, c)
             for j in range(c):
                 mean[j] += x[i, j]
         for j in range(c):
@@ -280,8 +286,11 @@ def _merge_moments(parts, m, mean, variance):  # type: ignore[no-untyped-def]
 @compiled(parallel=True)
 def _normalize(x, mean, scale, beta, residual, with_residual, relu, y):  # type: ignore[no-untyped-def]
     m, c = x.shape
+    ahead = 1 + _AHEAD // c
     for chunk in prange((m + _CHUNK - 1) // _CHUNK):
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+            prefetch(x, (i + ahead) * c, c)
+            prefetch(y, (i + ahead) * c, c)
             for j in range(c):
                 value = (x[i, j] - mean[j]) * scale[j] + beta[j]
                 if with_residual:
@@ -292,12 +301,15 @@ def _normalize(x, mean, scale, beta, residual, with_residual, relu, y):  # type:
 @compiled(parallel=True)
 def _grad_sums(g, pitch, x, mean, scale, beta, relu, parts):  # type: ignore[no-untyped-def]
     m, c = x.shape
+    ahead = 1 + _AHEAD // c
     zero = x.dtype.type(0)  # of x's type: beside an integer's numba would compute in float64
     for chunk in prange(parts.shape[1]):
         first, second = parts[0, chunk], parts[1, chunk]
         first[:] = 0
         second[:] = 0
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+            prefetch(g, (i + ahead) * pitch, c)
+            prefetch(x, (i + ahead) * c, c)
             row = g[i * pitch : i * pitch + c]
             for j in range(c):
                 centred = x[i, j] - mean[j]
@@ -309,9 +321,13 @@ def _grad_sums(g, pitch, x, mean, scale, beta, relu, parts):  # type: ignore[no-
 @compiled(parallel=True)
 def _grad_x(g, pitch, x, mean, scale, beta, relu, mean_g, slope, grad_x):  # type: ignore[no-untyped-def]
     m, c = x.shape
+    ahead = 1 + _AHEAD // c
     zero = x.dtype.type(0)
     for chunk in prange((m + _CHUNK - 1) // _CHUNK):
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
+            prefetch(g, (i + ahead) * pitch, c)
+            prefetch(x, (i + ahead) * c, c)
+            prefetch(grad_x, (i + ahead) * c, c)
             row = g[i * pitch : i * pitch + c]
             for j in range(c):
                 centred = x[i, j] - mean[j]

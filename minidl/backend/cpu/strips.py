@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minidl.backend.cpu import memory
-from minidl.backend.cpu.compile import compiled, copy_numbers
+from minidl.backend.cpu.compile import compiled
+from minidl.backend.cpu.instructions import copy_numbers
 from minidl.backend.cpu.threads import get_num_threads
 
 _STRIP_BYTES = 1 << 19  # of the image below a strip

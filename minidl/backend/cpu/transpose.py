@@ -21,10 +21,16 @@ from minidl.backend.cpu.compile import call, compiled, procedure
 
 
 def transposed(array: np.ndarray, lanes: int) -> np.ndarray:
-    """The last two axes of four exchanged, contiguous.  (A, B, M, N), contiguous -> (A, B, N, M), float32"""
+    """The last two axes of four exchanged, contiguous.  (A, B, M, N) -> (A, B, N, M), float32
+
+    The numbers of a row of `array` are neighbours in memory; the rest may be any view.
+    """
     a, b, m, n = array.shape
     result = memory.empty((a, b, n, m), np.float32)
-    _transpose(transpose_code(lanes), array.reshape(-1, m, n), result.reshape(-1, n, m))
+    source, first = memory.flat(array)
+    *outer, row, _ = memory.distances(array)
+    starts = first + np.add.outer(*(np.arange(count) * step for count, step in zip((a, b), outer)))
+    _transpose(transpose_code(lanes), source, starts.reshape(-1), row, result.reshape(-1, n, m))
     return result
 
 
@@ -101,11 +107,11 @@ def _exchanged(builder: Any, upper: Any, lower: Any, distance: int) -> tuple[Any
 
 
 @compiled(parallel=True)
-def _transpose(code, array, result):  # type: ignore[no-untyped-def]
+def _transpose(code, source, starts, row, result):  # type: ignore[no-untyped-def]
     """Strips of 64 rows of the matrices among the threads."""
-    matrices, m, n = array.shape
+    matrices, n, m = result.shape
     strips = (m + 63) // 64
     for unit in prange(matrices * strips):
         matrix, low = unit // strips, unit % strips * 64
-        source, target = array[matrix, low:].ctypes.data, result[matrix, :, low:].ctypes.data
-        call(code, (source, n, target, m, min(64, m - low), n))
+        start, target = starts[matrix] + low * row, result[matrix, :, low:].ctypes.data
+        call(code, (source.ctypes.data + 4 * start, row, target, m, min(64, m - low), n))

@@ -99,7 +99,9 @@ def correlate(
     deep, broad = (registers(-(-n // _blocks(n))) for n in (channels, filters))
     panels = choose_panels(broad, chunk)
     if weight.strides[3] != weight.itemsize:
-        weight = transposed(memory.contiguous(weight.transpose(0, 1, 3, 2)), lanes())
+        rows_first = weight.transpose(0, 1, 3, 2)
+        plain = rows_first.strides[3] == rows_first.itemsize
+        weight = transposed(rows_first if plain else memory.copy(rows_first), lanes())
     source, taps = memory.flat(weight)
     _correlate(
         tile_code(),
