@@ -50,10 +50,21 @@ def op(fn: Callable[..., tuple[Array, tuple[Vjp | None, ...]]]) -> Callable[...,
             f"op: {name} must annotate its array inputs as Array, or take them all as *arrays: Array"
         )
 
+    named = {p.name: p for p in signature.parameters.values() if p.kind is not p.VAR_POSITIONAL}
+    positional = [key for key, p in named.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    needed = {key for key, p in named.items() if p.default is p.empty}
+
+    def bind(args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+        """The arguments by name; TypeError for what the op does not take."""
+        bound = dict(zip(positional, args)) | options
+        if len(bound) == len(args) + len(options) and needed <= bound.keys() <= named.keys():
+            return bound
+        return dict(signature.bind(*args, **options).arguments)  # slow: several arrays, and mistakes
+
     @wraps(fn)
     def call(*args: Any, **options: Any) -> Tensor:
         try:
-            bound = signature.bind(*args, **options).arguments
+            bound = bind(args, options)
         except TypeError as error:
             raise TypeError(f"{name}: {error}; it is {name}{signature}") from None
         given = [(key, bound[key]) for key in kinds if bound.get(key) is not None]
@@ -193,12 +204,16 @@ def captured(functions: Any) -> Iterator[Array]:
         held = todo.pop()
         if isinstance(held, Array):
             yield held
-        elif id(held) not in seen:
+        elif isinstance(held, (tuple, list)) or (callable(held) and hasattr(held, "__closure__")):
+            if id(held) in seen:
+                continue
             seen.add(id(held))
             if isinstance(held, (tuple, list)):
                 todo += held
-            elif hasattr(held, "__closure__"):
-                todo += getattr(held, "__defaults__", None) or ()
-                for cell in held.__closure__ or ():
-                    with contextlib.suppress(ValueError):  # an empty cell: a variable that was never set
-                        todo.append(cell.cell_contents)
+                continue
+            todo += getattr(held, "__defaults__", None) or ()
+            for cell in held.__closure__ or ():
+                try:
+                    todo.append(cell.cell_contents)
+                except ValueError:  # an empty cell: a variable that was never set
+                    pass

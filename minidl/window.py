@@ -52,6 +52,8 @@ def pair(value: Pair, op: str, name: str, least: int = 1) -> tuple[int, int]:
 
     ValueError below `least` or for anything else.
     """
+    if type(value) is int and value >= least:  # the usual case, for this is called for every op
+        return value, value
     both: Any = (value, value) if _is_int(value) else value
     if (
         isinstance(both, str)

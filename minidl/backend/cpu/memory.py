@@ -7,8 +7,9 @@ most 12.5 % too large. Idle and live blocks together stay below `_SLACK` times t
 when shapes change, old blocks go back to the system. Small arrays are left to NumPy.
 """
 
+import math
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,7 @@ SMALL_BYTES = 1 << 15  # below this NumPy's own allocator is as good
 _ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 register
 _SLACK = 2.0
 
-_idle: dict[int, list[np.ndarray]] = defaultdict(list)
+_idle: "dict[int, list[_Raw]]" = defaultdict(list)
 _idle_bytes = 0
 _live_bytes = 0
 _peak_bytes = 0  # since the last reset
@@ -28,14 +29,12 @@ class _Block:
 
     __slots__ = ("raw", "__array_interface__")
 
-    def __init__(self, raw: np.ndarray) -> None:
-        start = raw.__array_interface__["data"][0]
-        offset = -start % _ALIGNMENT
+    def __init__(self, raw: "_Raw", shape: tuple[int, ...], dtype: np.dtype) -> None:
         self.raw = raw
         self.__array_interface__ = {
-            "shape": (raw.size - _ALIGNMENT,),
-            "typestr": "|u1",
-            "data": (start + offset, False),
+            "shape": shape,
+            "typestr": dtype.str,
+            "data": (raw.start, False),
             "version": 3,
         }
 
@@ -47,13 +46,19 @@ class _Block:
         _idle[size].append(self.raw)
 
 
+class _Raw(NamedTuple):
+    """Memory of the system's: who owns it, the first aligned address in it, its bytes."""
+
+    owner: np.ndarray
+    start: int
+    size: int
+
+
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """A C-contiguous array of undefined values."""
     global _live_bytes, _peak_bytes, _most_bytes
     dtype = np.dtype(dtype)
-    nbytes = dtype.itemsize
-    for length in shape:
-        nbytes *= int(length)
+    nbytes = dtype.itemsize * math.prod(map(int, shape))  # NumPy's own integers could overflow
     if nbytes < SMALL_BYTES:
         return np.empty(shape, dtype)
     step = 1 << (nbytes.bit_length() - 4)
@@ -62,10 +67,11 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     if raw is None:
         live = _live_bytes + size
         _trim(int(_SLACK * max(_most_bytes, live)) - live)
-        raw = np.empty(size, np.uint8)
+        owner = np.empty(size, np.uint8)
+        raw = _Raw(owner, owner.ctypes.data + -owner.ctypes.data % _ALIGNMENT, size)
     _live_bytes += size
     _peak_bytes, _most_bytes = max(_peak_bytes, _live_bytes), max(_most_bytes, _live_bytes)
-    return np.asarray(_Block(raw))[:nbytes].view(dtype).reshape(shape)
+    return np.asarray(_Block(raw, shape, dtype))
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -130,7 +136,7 @@ def _trim(limit: int) -> None:
             pass
 
 
-def _taken(size: int) -> np.ndarray | None:
+def _taken(size: int) -> "_Raw | None":
     """An idle block of that size, no longer idle; None if there is none.  Safe against other threads."""
     global _idle_bytes
     try:

@@ -32,6 +32,8 @@ def set_num_threads(count: int) -> None:
 
 def get_num_threads() -> int:
     """How many threads compute, whichever Python thread asks: numba by itself keeps a number for each."""
-    if _count and numba.get_num_threads() != _count:
+    count = int(numba.get_num_threads())
+    if _count and count != _count:
         numba.set_num_threads(_count)
-    return numba.get_num_threads()
+        return _count
+    return count
