@@ -24,7 +24,7 @@ DILATED, WIDE = window("conv2d", (8, 8), 3, dilation=2), window("conv2d", (8, 8)
         (THREE, "winograd", "im2col"),
         (FIVE, "winograd", "im2col"),
         (DILATED, "direct", "im2col"),
-        (WIDE, "direct", "im2col"),
+        (WIDE, "winograd", "im2col"),
     ],
 )
 def test_the_usual_plans(geometry: Window, single: str, double: str) -> None:

@@ -17,12 +17,13 @@ micro-kernel). `choose_plan` says which one runs.
 """
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from minidl.backend.cpu import direct, im2col, memory, winograd
+from minidl.backend.cpu import direct, filtering, im2col, memory, winograd
 from minidl.backend.plans import Plan, forced, noted
 from minidl.window import Window
 
@@ -67,7 +68,7 @@ def _choice(
             "im2col", f"a {kernel} window in {dtype}: tiles of gathered columns, a GEMM each"
         )
     valid: tuple[str, ...] = ("im2col", "pointwise", "direct") if window.pointwise else ("im2col", "direct")
-    if window.kernel not in ((3, 3), (5, 5)) or not window.stride == window.dilation == (1, 1):
+    if window.kernel not in winograd.WINDOWS or not window.stride == window.dilation == (1, 1):
         return valid, Plan("direct", f"a {kernel} window: the micro-kernel reads the image in place")
     valid += ("winograd",)
     plain, minimal = _multiply_adds(window, channels, filters, images)
@@ -80,11 +81,13 @@ def _choice(
 
 def _multiply_adds(window: Window, channels: int, filters: int, images: int) -> tuple[int, int]:
     """What a direct convolution takes, and Winograd's with its transforms."""
-    outputs = winograd.TILE + 1 - window.kernel[0]
-    tiles = images * -(-window.output[0] // outputs) * -(-window.output[1] // outputs)
-    products = winograd.TILE**2 * channels * filters
-    transforms = winograd.TILE**2 * (channels + filters) * _TILE_COST
-    plain = images * window.output[0] * window.output[1] * window.taps * channels * filters
+    elements, tiles = 1, images
+    for size, taps in zip(window.output, window.kernel):
+        pixels = filtering.tile(taps)
+        elements, tiles = elements * pixels, tiles * -(-size // (pixels + 1 - taps))
+    products = elements * channels * filters
+    transforms = elements * (channels + filters) * _TILE_COST
+    plain = images * math.prod(window.output) * window.taps * channels * filters
     return plain, tiles * (products + transforms) + products * _FILTER_COST
 
 

@@ -1,6 +1,6 @@
-"""Small matrices around grids of vectors: Y = L X L^T, generated for constant L.
+"""Small matrices around grids of vectors: Y = L X R^T, generated for constant L and R.
 
-Winograd's transforms (winograd.py) are such products, with a grid of 2x2 to 6x6 pixels for X and the
+Winograd's transforms (winograd.py) are such products, with a grid of 1x4 to 6x6 pixels for X and the
 channels of a pixel for each element. A compiler cannot prove that 36 rows of channels do not overlap, and
 then computes number by number; so the code is generated, as the micro-kernel is: a register of channels at a
 time, all of X loaded, both products made on registers, all of Y stored. Factors 0 and 1 cost nothing.
@@ -22,16 +22,20 @@ from numba.extending import intrinsic
 from minidl.backend.cpu.compile import procedure
 from minidl.backend.cpu.microkernel import multiply_add
 
+_Matrix = Sequence[Sequence[float]]
 
-def sandwich(matrix: np.ndarray) -> Callable[[int], int]:
-    """Lanes of a register -> the address of what computes Y = L X L^T for L = `matrix` (rows, columns).
+
+def sandwich(left: np.ndarray, right: np.ndarray) -> Callable[[int], int]:
+    """Lanes of a register -> the address of what computes Y = L X R^T.  L (a, b), R (c, d), X (b, d), Y (a,
+    c)
 
     Compiled code runs it as call(address, (inputs, outputs, count, add, relu)): inputs and outputs are
-    addresses of tables (int64) of the addresses of X's columns^2 and Y's rows^2 elements, `count` float32
-    numbers each; add is the address of `count` numbers that are added to every element of Y, or 0; relu, 0 or
-    1, clips Y below at 0 (NaN stays).
+    addresses of tables (int64) of the addresses of X's and Y's elements, row by row, `count` float32 numbers
+    each; add is the address of `count` numbers that are added to every element of Y, or 0; relu, 0 or 1,
+    clips Y below at 0 (NaN stays).
     """
-    entries = json.dumps([[float(value) for value in row] for row in matrix])  # text can be a constant
+    matrices = [matrix.astype(float).tolist() for matrix in (left, right)]
+    entries = json.dumps(matrices)  # text can be a constant
 
     @functools.cache
     def code(lanes: int) -> int:
@@ -47,15 +51,15 @@ def sandwich(matrix: np.ndarray) -> Callable[[int], int]:
 def _product(
     typing: Any, entries: Any, lanes: Any, inputs: Any, outputs: Any, count: Any, add: Any, relu: Any
 ) -> Any:
-    """Generates a sandwich by the constants `entries` and `lanes`."""
-    matrix, most = json.loads(entries.literal_value), lanes.literal_value
+    """Generates a sandwich for the constants `entries` and `lanes`."""
+    (left, right), most = json.loads(entries.literal_value), lanes.literal_value
     signature = types.void(entries, lanes, *[types.int64] * 5)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         _, _, inputs, outputs, count, add, relu = args
         whole = builder.sub(count, builder.srem(count, count.type(most)))
         for width, start, stop in ((most, count.type(0), whole), (1, whole, count)):
-            emitter = _Emitter(builder, matrix, width)
+            emitter = _Emitter(builder, left, right, width)
             with cgutils.for_range_slice(builder, start, stop, count.type(width), count.type) as (at, _):
                 emitter.emit(inputs, outputs, builder.mul(at, count.type(4)), add, relu)
         return context.get_dummy_value()
@@ -66,8 +70,8 @@ def _product(
 class _Emitter:
     """Writes the code for `width` numbers of every element."""
 
-    def __init__(self, builder: Any, matrix: Sequence[Sequence[float]], width: int) -> None:
-        self.builder, self.matrix = builder, matrix
+    def __init__(self, builder: Any, left: _Matrix, right: _Matrix, width: int) -> None:
+        self.builder, self.left, self.right = builder, left, right
         self.vector = ir.VectorType(ir.FloatType(), width)
         self.zero = self.constant(0.0)
 
@@ -75,17 +79,15 @@ class _Emitter:
         return ir.Constant(self.vector, [value] * self.vector.count)
 
     def emit(self, inputs: Any, outputs: Any, offset: Any, add: Any, relu: Any) -> None:
-        """All of X, L X, (L X) L^T, all of Y; `offset`: of the numbers in every element, in bytes."""
+        """All of X, L X, (L X) R^T, all of Y; `offset`: of the numbers in every element, in bytes."""
         b = self.builder
-        rows, columns = len(self.matrix), len(self.matrix[0])
+        rows, columns = len(self.left[0]), len(self.right[0])
         x = [
             [self.load(self.entry(inputs, i * columns + j), offset) for j in range(columns)]
-            for i in range(columns)
+            for i in range(rows)
         ]
-        half = [
-            [self.dot(row, [x[k][j] for k in range(columns)]) for j in range(columns)] for row in self.matrix
-        ]
-        y = [self.dot(row, half[i]) for i in range(rows) for row in self.matrix]
+        half = [[self.dot(row, [x[i][j] for i in range(rows)]) for j in range(columns)] for row in self.left]
+        y = [self.dot(row, line) for line in half for row in self.right]
         zero = add.type(0)
         with b.if_else(b.icmp_signed("!=", add, zero)) as (given, missing):
             with given:

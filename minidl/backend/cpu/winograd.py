@@ -1,14 +1,21 @@
-"""Convolution by Winograd's minimal filtering in float32, for 3x3 and 5x5 windows at stride 1.
+"""Convolution by Winograd's minimal filtering in float32, for windows at stride 1.
 
-Lavin and Gray 2015, arXiv:1509.09308. A 6x6 tile d of the image and the filter w give the m x m outputs that
-lie under it (m = 4 for 3x3, m = 2 for 5x5) by
+Lavin and Gray 2015, arXiv:1509.09308. Along one axis, n numbers d of the image and a filter w of r taps give
+the m = n + 1 - r outputs that lie under them by
 
-    U = G w G^T,  V = B^T d B      6x6 each: polynomials, evaluated at 0, 1, -1, 2, -2 and infinity
-    M = sum over channels of U * V      element by element: the product of the polynomials there
-    y = A^T M A                    m x m: the product's coefficients that are outputs
+    u = G w,  v = B^T d      two polynomials, evaluated at n - 1 points and infinity
+    y = A^T (u * v)          their product's values there, and of its coefficients those that are outputs
 
-Element e of all tiles is one matrix product, (tiles, C) @ (C, F), so the micro-kernel does the 36 of them. A
-tile then costs 36 multiplications for m*m outputs instead of m*m*KH*KW: a quarter for 3x3, 36 to 100 for 5x5.
+with n multiplications for m outputs instead of m r. Along both axes it is done twice, U = G w G^T, V = B^T d
+B, y = A^T (U * V) A; an axis of one tap is left as it is. What that comes to (`WINDOWS`):
+
+    3x3   tiles of 6x6, 4x4 outputs: 144 multiplications become 36
+    5x5            6x6, 2x2          100                        36
+    1x7            1x10, 1x4         28                         10; 7x1 the same, upright
+    1x3            1x6, 1x4          12                         6;  3x1 the same
+
+Element e of all tiles is one matrix product, M[e] = V[e] @ U[e], (tiles, C) @ (C, F), so the micro-kernel
+does all of them.
 
 The gradient by the image is such a convolution with the filters turned round. The gradient by the weight runs
 the same way backwards: dw = G^T (sum over tiles of V * (A g A^T)) G.
@@ -17,9 +24,14 @@ Each thread takes a block at a time, some tiles by some filters (or channels by 
 small that V, U and M of a block of channels stay in its own cache; that some are transformed again for the
 next block costs a few percent. Bound by: arithmetic in the products, the caches in the transforms.
 
-Rounding is larger than that of a direct convolution, up to ten times, since the points go up to 2 and their
+Rounding is larger than that of a direct convolution, up to ten times, since the points go up to 4 and their
 powers cancel; `minidl.testing.bounds` states how much is allowed. float64 never comes here.
 """
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -27,6 +39,7 @@ from numba import prange
 
 from minidl.backend.cpu import memory
 from minidl.backend.cpu.compile import call, compiled
+from minidl.backend.cpu.filtering import filter_matrix, image_matrix, output_matrix, tile
 from minidl.backend.cpu.microkernel import (
     choose_panels,
     lanes,
@@ -39,43 +52,27 @@ from minidl.backend.cpu.sandwich import sandwich
 from minidl.backend.cpu.threads import get_num_threads
 from minidl.backend.cpu.transpose import transposed
 
-POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)  # and infinity
-TILE = 6
-_ELEMENTS = TILE * TILE
-_BLOCK = 64  # channels and filters that a thread takes at a time, and
-_CHUNK = 48  # tiles: V, U and M of 36 elements then fit a core's own cache
-_LONG_CHUNK = 96  # and where transforming the filters takes longer, which each chunk does anew
+WINDOWS = ((3, 3), (5, 5), (1, 7), (7, 1), (1, 3), (3, 1))
+_GAP = 80  # numbers between the elements: whole pages apart, all of them would share one place in the cache
 _MANY_WEIGHTS = 1 << 18
-_GAP = 80  # numbers between the elements: whole pages apart, all 36 would share one place in the cache
-_STEPS = 32  # tiles whose products are summed at a time for a weight gradient
 
 
-def filter_matrix(size: int) -> np.ndarray:
-    """G (6, size): row i evaluates a polynomial of `size` coefficients at point i, divided by the product of
-    the point's distances to the others; the last row is its leading coefficient."""
-    points = np.array(POINTS)
-    gaps = points[:, None] - points + np.eye(len(points))
-    rows = points[:, None] ** np.arange(size) / gaps.prod(1)[:, None]
-    return np.vstack([rows, np.eye(size)[-1:]])
+class Blocks(NamedTuple):
+    """What a thread takes at a time, so that V, U and M of all elements fit a core's own cache.
+
+    long_chunk: tiles where transforming many filters takes longer, which each chunk does anew
+    steps: tiles whose products are summed at a time for a weight gradient
+    """
+
+    channels: int
+    filters: int
+    chunk: int
+    long_chunk: int
+    steps: int
 
 
-def output_matrix(size: int) -> np.ndarray:
-    """A (6, 7 - size): row i evaluates a polynomial of as many coefficients as a tile has outputs."""
-    outputs = TILE + 1 - size
-    return np.vstack([np.array(POINTS)[:, None] ** np.arange(outputs), np.eye(outputs)[-1:]])
-
-
-# B^T: row i is the polynomial with zeros at all points but the i-th; the last one has them all.
-IMAGE_MATRIX = np.array(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ]
-)
+def _blocks(elements: int) -> Blocks:
+    return Blocks(64, 64, 48, 96, 32) if elements > 16 else Blocks(128, 128, 160, 160, 64)
 
 
 def correlate(
@@ -88,33 +85,35 @@ def correlate(
     relu: bool,
     out: np.ndarray,
 ) -> None:
-    """As `direct.correlate`, for 3x3 or 5x5 taps side by side at stride 1."""
-    size, channels, filters = len(rows), src.shape[3], out.shape[3]
-    outputs = TILE + 1 - size
-    tall, wide = -(-out.shape[1] // outputs), -(-out.shape[2] // outputs)
-    tiles, blocks = out.shape[0] * tall * wide, _blocks(filters)
-    threads = get_num_threads()
-    usual = _LONG_CHUNK if weight.size > _MANY_WEIGHTS else _CHUNK
-    chunk = max(1, min(usual, -(-tiles * blocks // (2 * threads))))
-    deep, broad = (registers(-(-n // _blocks(n))) for n in (channels, filters))
+    """As `direct.correlate`, for the taps of one of the `WINDOWS`, side by side at stride 1."""
+    size, channels, filters = (len(rows), len(columns)), src.shape[3], out.shape[3]
+    pixels, outputs, grid = _grid(size, out)
+    most = _blocks(math.prod(pixels))
+    blocks = -(-channels // most.channels), -(-filters // most.filters)
+    tiles, threads = out.shape[0] * math.prod(grid), get_num_threads()
+    usual = most.long_chunk if weight.size > _MANY_WEIGHTS else most.chunk
+    chunk = max(1, min(usual, -(-tiles * blocks[1] // (2 * threads))))
+    deep, broad = (registers(-(-n // count)) for n, count in zip((channels, filters), blocks))
     panels = choose_panels(broad, chunk)
     if weight.strides[3] != weight.itemsize:
         rows_first = weight.transpose(0, 1, 3, 2)
         plain = rows_first.strides[3] == rows_first.itemsize
         weight = transposed(rows_first if plain else memory.copy(rows_first), lanes())
     source, taps = memory.flat(weight)
+    steps = memory.distances(weight)
     _correlate(
         tile_code(),
-        tuple(code(lanes()) for code in (_IMAGE, _FILTER[size], _OUTPUT[size])),
+        tuple(code(lanes()) for code in _transforms(size)[:3]),
         lanes(),
         memory.flat(src)[0],
         src.shape,
         memory.distances(src),
         (rows[0], columns[0]),
+        pixels,
         outputs,
         source,
-        taps + np.add.outer(*(np.arange(size) * step for step in memory.distances(weight)[:2])).reshape(-1),
-        memory.distances(weight)[2],
+        taps + np.add.outer(*(np.arange(n) * step for n, step in zip(size, steps))).reshape(-1),
+        steps[2],
         panels.vectors,
         panels.rows,
         padded(bias, filters),
@@ -122,10 +121,10 @@ def correlate(
         memory.flat(out)[0],
         out.shape,
         memory.distances(out),
-        (tall, wide),
-        (_blocks(channels), blocks),
+        grid,
+        blocks,
         (chunk, deep, broad),
-        *(_space(threads, numbers) for numbers in (chunk * deep, deep * broad, chunk * broad)),
+        *(_space(threads, pixels, numbers) for numbers in (chunk * deep, deep * broad, chunk * broad)),
     )
 
 
@@ -136,74 +135,86 @@ def correlate_weight(
     stride: tuple[int, int],
     g: np.ndarray,
 ) -> np.ndarray:
-    """As `direct.correlate_weight`, for 3x3 or 5x5 taps side by side at stride 1."""
-    size, channels, filters = len(rows), src.shape[3], g.shape[3]
-    outputs = TILE + 1 - size
-    tall, wide = -(-g.shape[1] // outputs), -(-g.shape[2] // outputs)
-    blocks = _blocks(channels), _blocks(filters)
+    """As `direct.correlate_weight`, for the taps of one of the `WINDOWS`, side by side at stride 1."""
+    size, channels, filters = (len(rows), len(columns)), src.shape[3], g.shape[3]
+    pixels, outputs, grid = _grid(size, g)
+    most = _blocks(math.prod(pixels))
+    blocks = -(-channels // most.channels), -(-filters // most.filters)
     threads = get_num_threads()
-    parts = 1 if blocks[0] * blocks[1] >= threads else threads
+    parts = 1 if math.prod(blocks) >= threads else threads
     high, broad = (registers(-(-n // count)) for n, count in zip((channels, filters), blocks))
     panels = choose_panels(broad, high)
-    count = min(_STEPS, g.shape[0] * tall * wide)
-    sums = memory.empty((parts, size, size, channels, filters), np.float32)
+    count = min(most.steps, g.shape[0] * math.prod(grid))
+    sums = memory.empty((parts, *size, channels, filters), np.float32)
     _correlate_weight(
         tile_code(),
-        tuple(code(lanes()) for code in (_IMAGE, _VALUES[size], _FILTER_BACK[size])),
+        tuple(_transforms(size)[k](lanes()) for k in (0, 3, 4)),
         lanes(),
         memory.flat(src)[0],
         src.shape,
         memory.distances(src),
         (rows[0], columns[0]),
+        pixels,
         outputs,
         panels.vectors,
         panels.rows,
         memory.flat(g)[0],
         g.shape,
         memory.distances(g),
-        (tall, wide),
+        grid,
         blocks,
         (count, high, broad),
-        *(_space(threads, numbers) for numbers in (count * high, count * broad, high * broad)),
+        *(_space(threads, pixels, numbers) for numbers in (count * high, count * broad, high * broad)),
         sums,
     )
     return memory.added(sums)
 
 
-def _space(threads: int, numbers: int) -> np.ndarray:
-    """For each thread so many numbers for each of the 36 elements."""
-    return memory.empty((threads, _ELEMENTS, numbers + _GAP), np.float32)
+def _grid(size: tuple[int, int], out: np.ndarray) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """(pixels of a tile, its outputs, tiles of an image of `out`), each as (rows, columns)."""
+    pixels = tile(size[0]), tile(size[1])
+    outputs = pixels[0] + 1 - size[0], pixels[1] + 1 - size[1]
+    return pixels, outputs, (-(-out.shape[1] // outputs[0]), -(-out.shape[2] // outputs[1]))
 
 
-def _blocks(numbers: int) -> int:
-    """Into how many blocks channels or filters are cut."""
-    return -(-numbers // _BLOCK)
+def _space(threads: int, pixels: tuple[int, int], numbers: int) -> np.ndarray:
+    """For each thread so many numbers for each of a tile's elements."""
+    return memory.empty((threads, math.prod(pixels), numbers + _GAP), np.float32)
 
 
-# What the six points make of a tile: B^T, and for windows of either size G, A^T, A, G^T.
-_IMAGE = sandwich(IMAGE_MATRIX)
-_FILTER = {size: sandwich(filter_matrix(size)) for size in (3, 5)}
-_OUTPUT = {size: sandwich(output_matrix(size).T) for size in (3, 5)}
-_VALUES = {size: sandwich(output_matrix(size)) for size in (3, 5)}
-_FILTER_BACK = {size: sandwich(filter_matrix(size).T) for size in (3, 5)}
+@functools.cache
+def _transforms(size: tuple[int, int]) -> tuple[Callable[[int], int], ...]:
+    """The code for B^T d B, G w G^T, A^T M A, and for the weight gradient A g A^T, G^T S G."""
+    image, filters, values = (
+        [make(n) for n in size] for make in (image_matrix, filter_matrix, output_matrix)
+    )
+    return (
+        sandwich(*image),
+        sandwich(*filters),
+        sandwich(*(matrix.T for matrix in values)),
+        sandwich(*values),
+        sandwich(*(matrix.T for matrix in filters)),
+    )
 
 
 @compiled
-def _addresses(table, start, shape, distance, image, top, left, size, beyond):  # type: ignore[no-untyped-def]
-    """table = where the size x size pixels from (top, left) on are, `beyond` for those that do not exist."""
-    for a in range(size):
-        for b in range(size):
+def _addresses(table, start, shape, distance, image, top, left, pixels, beyond):  # type: ignore[no-untyped-def]
+    """table = where a grid of pixels from (top, left) on are, `beyond` for those that do not exist."""
+    for a in range(pixels[0]):
+        for b in range(pixels[1]):
             i, j = top + a, left + b
             if 0 <= i < shape[1] and 0 <= j < shape[2]:
-                table[a * size + b] = start + 4 * (image * distance[0] + i * distance[1] + j * distance[2])
+                table[a * pixels[1] + b] = start + 4 * (
+                    image * distance[0] + i * distance[1] + j * distance[2]
+                )
             else:
-                table[a * size + b] = beyond
+                table[a * pixels[1] + b] = beyond
 
 
 @compiled
 def _elements(table, space, place):  # type: ignore[no-untyped-def]
     """table = where number `place` of each element is."""
-    for e in range(_ELEMENTS):
+    for e in range(space.shape[0]):
         table[e] = space.ctypes.data + 4 * (e * space.shape[1] + place)
 
 
@@ -211,7 +222,7 @@ def _elements(table, space, place):  # type: ignore[no-untyped-def]
 def _place(tile, grid, outputs):  # type: ignore[no-untyped-def]
     """(image, row, column of the first output) of a tile, counted over all images."""
     image, rest = tile // (grid[0] * grid[1]), tile % (grid[0] * grid[1])
-    return image, rest // grid[1] * outputs, rest % grid[1] * outputs
+    return image, rest // grid[1] * outputs[0], rest % grid[1] * outputs[1]
 
 
 @compiled
@@ -222,10 +233,12 @@ def _bounds(block, blocks, numbers, lane_count):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _transform_image(code, src, shape, distance, image, top, left, low, high, zeros, tables, v, place):  # type: ignore[no-untyped-def]
+def _transform_image(  # type: ignore[no-untyped-def]
+    code, src, shape, distance, image, top, left, pixels, low, high, zeros, tables, v, place
+):
     """v[:, place:] = B^T d B of channels low .. high of the tile whose first pixel is (top, left)."""
     start = src.ctypes.data + 4 * low
-    _addresses(tables[0], start, shape, distance, image, top, left, TILE, zeros.ctypes.data)
+    _addresses(tables[0], start, shape, distance, image, top, left, pixels, zeros.ctypes.data)
     _elements(tables[1], v, place)
     call(code, (tables[0].ctypes.data, tables[1].ctypes.data, high - low, 0, 0))
 
@@ -263,20 +276,21 @@ def _transform_products(  # type: ignore[no-untyped-def]
 
 @compiled(parallel=True)
 def _correlate(  # type: ignore[no-untyped-def]
-    tile, codes, lane_count, src, shape, distance, corner, outputs, weight, taps, step, vectors, most, bias,
-    relu, out, out_shape, out_distance, grid, blocks, sizes, v_space, u_space, m_space,
+    tile, codes, lane_count, src, shape, distance, corner, pixels, outputs, weight, taps, step, vectors, most,
+    bias, relu, out, out_shape, out_distance, grid, blocks, sizes, v_space, u_space, m_space,
 ):  # fmt: skip
     wide = vectors * lane_count
     channels, filters = shape[3], out_shape[3]
     tiles = out_shape[0] * grid[0] * grid[1]
     chunk, deep, broad = sizes
+    elements = pixels[0] * pixels[1]
     zeros, nowhere = np.zeros(deep, np.float32), np.empty(broad, np.float32)
     for unit in prange((tiles + chunk - 1) // chunk * blocks[1]):
         first, block = unit // blocks[1] * chunk, unit % blocks[1]
         count = min(chunk, tiles - first)
         thread = numba.get_thread_id()
         v, u, m = v_space[thread], u_space[thread], m_space[thread]
-        tables, start = np.empty((2, _ELEMENTS), np.int64), np.zeros(1, np.int64)
+        tables, start = np.empty((2, elements), np.int64), np.zeros(1, np.int64)
         f_low, f_high = _bounds(block, blocks[1], filters, lane_count)
         columns = (f_high - f_low + lane_count - 1) // lane_count * lane_count
         for part in range(blocks[0]):
@@ -288,9 +302,22 @@ def _correlate(  # type: ignore[no-untyped-def]
                 image, i, j = _place(first + t, grid, outputs)
                 i, j = i + corner[0], j + corner[1]
                 _transform_image(
-                    codes[0], src, shape, distance, image, i, j, c_low, c_high, zeros, tables, v, t * deep
+                    codes[0],
+                    src,
+                    shape,
+                    distance,
+                    image,
+                    i,
+                    j,
+                    pixels,
+                    c_low,
+                    c_high,
+                    zeros,
+                    tables,
+                    v,
+                    t * deep,
                 )
-            for e in range(_ELEMENTS):
+            for e in range(elements):
                 for panel in range(0, columns, wide):
                     vectors_here = min(wide, columns - panel) // lane_count
                     b = u[e].ctypes.data + 4 * (c_high - c_low) * panel
@@ -314,24 +341,9 @@ def _correlate(  # type: ignore[no-untyped-def]
 
 @compiled
 def _transform_gradient(  # type: ignore[no-untyped-def]
-    code,
-    lane_count,
-    g,
-    shape,
-    distance,
-    image,
-    top,
-    left,
-    outputs,
-    low,
-    high,
-    wide,
-    zeros,
-    tables,
-    d,
-    t,
+    code, lane_count, g, shape, distance, image, top, left, outputs, low, high, wide, zeros, tables, d, t,
     chunk,
-):
+):  # fmt: skip
     """d[:, panels of tile t] = A g A^T of filters low .. high, zeros up to whole registers."""
     columns = (high - low + lane_count - 1) // lane_count * lane_count
     beyond = zeros.ctypes.data
@@ -344,26 +356,27 @@ def _transform_gradient(  # type: ignore[no-untyped-def]
         if have < width:
             d[:, place + have : place + width] = 0
         call(code, (tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0))
-        for k in range(outputs * outputs):
+        for k in range(outputs[0] * outputs[1]):
             tables[0, k] += 4 * width * (tables[0, k] != beyond)
 
 
 @compiled(parallel=True)
 def _correlate_weight(  # type: ignore[no-untyped-def]
-    tile, codes, lane_count, src, shape, distance, corner, outputs, vectors, most, g, g_shape, g_distance,
-    grid, blocks, sizes, v_space, d_space, sum_space, sums,
+    tile, codes, lane_count, src, shape, distance, corner, pixels, outputs, vectors, most, g, g_shape,
+    g_distance, grid, blocks, sizes, v_space, d_space, sum_space, sums,
 ):  # fmt: skip
     wide = vectors * lane_count
     channels, filters = shape[3], g_shape[3]
     tiles = g_shape[0] * grid[0] * grid[1]
-    parts, size = sums.shape[:2]
+    parts, tall, long = sums.shape[:3]
     chunk, high, broad = sizes
+    elements = pixels[0] * pixels[1]
     zeros = np.zeros(max(high, broad), np.float32)
     for unit in prange(parts * blocks[0] * blocks[1]):
         part, block = unit // (blocks[0] * blocks[1]), unit % (blocks[0] * blocks[1])
         thread = numba.get_thread_id()
         v, d, total = v_space[thread], d_space[thread], sum_space[thread]
-        tables, start = np.empty((2, _ELEMENTS), np.int64), np.zeros(1, np.int64)
+        tables, start = np.empty((2, elements), np.int64), np.zeros(1, np.int64)
         c_low, c_high = _bounds(block // blocks[1], blocks[0], channels, lane_count)
         f_low, f_high = _bounds(block % blocks[1], blocks[1], filters, lane_count)
         columns = (f_high - f_low + lane_count - 1) // lane_count * lane_count
@@ -373,14 +386,14 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
             for t in range(count):
                 image, i, j = _place(first + t, grid, outputs)
                 _transform_image(
-                    codes[0], src, shape, distance, image, i + corner[0], j + corner[1], c_low, c_high, zeros,
-                    tables, v, t * high,
+                    codes[0], src, shape, distance, image, i + corner[0], j + corner[1], pixels, c_low,
+                    c_high, zeros, tables, v, t * high,
                 )  # fmt: skip
                 _transform_gradient(
                     codes[1], lane_count, g, g_shape, g_distance, image, i, j, outputs, f_low, f_high, wide,
                     zeros, tables, d, t, chunk,
                 )  # fmt: skip
-            for e in range(_ELEMENTS):
+            for e in range(elements):
                 for panel in range(0, columns, wide):
                     vectors_here = min(wide, columns - panel) // lane_count
                     done = 0
@@ -395,6 +408,6 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
                         done += rows
         for c in range(c_high - c_low):
             _elements(tables[0], total, c * broad)
-            for k in range(size * size):
-                tables[1, k] = sums[part, k // size, k % size, c_low + c].ctypes.data + 4 * f_low
+            for k in range(tall * long):
+                tables[1, k] = sums[part, k // long, k % long, c_low + c].ctypes.data + 4 * f_low
             call(codes[2], (tables[0].ctypes.data, tables[1].ctypes.data, f_high - f_low, 0, 0))
