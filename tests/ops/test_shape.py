@@ -17,6 +17,14 @@ def test_getitem_by_a_mask() -> None:
     assert gradcheck(ops.getitem, x, x % 2 == 0)
 
 
+@pytest.mark.parametrize("axis", [-1, 3, 0])
+def test_large_parts_among_them_a_view_and_an_empty_one(axis: int) -> None:
+    x = np.arange(2.0 * 40 * 40 * 12, dtype=np.float32).reshape(2, 40, 40, 12)
+    parts = [x, x[..., 2:7], x[..., :0], x[:, ::-1]] if axis else [x, x[:0], x[:, ::-1]]
+    made = ops.concat(parts, axis=axis).numpy()
+    np.testing.assert_array_equal(made, np.concatenate(parts, axis))
+
+
 INDEX_KINDS = pytest.mark.parametrize(
     "kind",
     [

@@ -13,6 +13,7 @@ from numba import prange
 
 from minidl.backend.cpu import memory
 from minidl.backend.cpu.compile import compiled
+from minidl.backend.cpu.instructions import copy_numbers
 from minidl.backend.cpu.norm import column_sums
 from minidl.backend.cpu.threads import PARALLEL_SIZE
 
@@ -197,7 +198,23 @@ def concat(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
     """The arrays behind one another along an axis."""
     shape = list(arrays[0].shape)
     shape[axis] = int(np.sum([a.shape[axis] for a in arrays]))
-    return np.concatenate(arrays, axis, out=memory.empty(tuple(shape), arrays[0].dtype))
+    y = memory.empty(tuple(shape), arrays[0].dtype)
+    if y.dtype != np.float32 or y.size < PARALLEL_SIZE or axis not in (-1, y.ndim - 1):
+        return np.concatenate(arrays, axis, out=y)
+    rows, at = y.size // shape[-1], 0
+    for array in arrays:
+        _place(memory.contiguous(array).reshape(rows, -1 if array.size else 0), y.reshape(rows, -1), at)
+        at += array.shape[-1]
+    return y
+
+
+@compiled(parallel=True)
+def _place(part, y, at):  # type: ignore[no-untyped-def]
+    """y[:, at : at + columns of part] = part"""
+    rows, count = part.shape
+    for i in prange(rows):
+        target = y.ctypes.data + 4 * (i * y.shape[1] + at)
+        copy_numbers(target, part.ctypes.data + 4 * i * count, count)
 
 
 def pad(x: np.ndarray, widths: Sequence[tuple[int, int]], value: float) -> np.ndarray:

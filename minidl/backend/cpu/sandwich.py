@@ -1,6 +1,6 @@
 """Small matrices around grids of vectors: Y = L X R^T, generated for constant L and R.
 
-Winograd's transforms (winograd.py) are such products, with a grid of 1x4 to 6x6 pixels for X and the
+Winograd's transforms (winograd.py) are such products, with a grid of 1x4 to 8x8 pixels for X and the
 channels of a pixel for each element. A compiler cannot prove that 36 rows of channels do not overlap, and
 then computes number by number; so the code is generated, as the micro-kernel is: a register of channels at a
 time, all of X loaded, both products made on registers, all of Y stored. Factors 0 and 1 cost nothing.

@@ -10,7 +10,7 @@ with n multiplications for m outputs instead of m r. Along both axes it is done 
 B, y = A^T (U * V) A; an axis of one tap is left as it is. What that comes to (`WINDOWS`):
 
     3x3   tiles of 6x6, 4x4 outputs: 144 multiplications become 36
-    5x5            6x6, 2x2          100                        36
+    5x5            8x8, 4x4          400                        64
     1x7            1x10, 1x4         28                         10; 7x1 the same, upright
     1x3            1x6, 1x4          12                         6;  3x1 the same
 
@@ -72,6 +72,8 @@ class Blocks(NamedTuple):
 
 
 def _blocks(elements: int) -> Blocks:
+    if elements > 36:
+        return Blocks(64, 64, 48, 48, 32)
     return Blocks(64, 64, 48, 96, 32) if elements > 16 else Blocks(128, 128, 160, 160, 64)
 
 
