@@ -2,9 +2,9 @@
 
 A page the system has just handed out costs more to touch than most ops cost to run. So a block is kept when
 the last array on it dies (the array's base is a `_Block`, and its `__del__` returns it) and serves the next
-request of its size class. Sizes are rounded up to an eighth of a power of two, so that blocks fit again at
-most 12.5 % too large. Idle and live blocks together stay below `_SLACK` times the most that was ever live:
-when shapes change, old blocks go back to the system. Small arrays are left to NumPy.
+request of its size, or of half as much where no other is idle. Sizes are rounded up to an eighth of a power
+of two, so that they meet again. Idle and live blocks together stay below `_SLACK` times the most that was
+ever live: when shapes change, old blocks go back to the system. Small arrays are left to NumPy.
 """
 
 import math
@@ -16,6 +16,7 @@ import numpy as np
 SMALL_BYTES = 1 << 15  # below this NumPy's own allocator is as good
 _ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 register
 _SLACK = 2.0
+_LARGER = 2  # times the size asked for: larger blocks are kept for larger arrays
 
 _idle: "dict[int, list[_Raw]]" = defaultdict(list)
 _idle_bytes = 0
@@ -63,13 +64,13 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return np.empty(shape, dtype)
     step = 1 << (nbytes.bit_length() - 4)
     size = (nbytes + step - 1) // step * step + _ALIGNMENT
-    raw = _taken(size)
+    raw = _taken(size, _LARGER * size)
     if raw is None:
         live = _live_bytes + size
         _trim(int(_SLACK * max(_most_bytes, live)) - live)
         owner = np.empty(size, np.uint8)
         raw = _Raw(owner, owner.ctypes.data + -owner.ctypes.data % _ALIGNMENT, size)
-    _live_bytes += size
+    _live_bytes += raw.size
     _peak_bytes, _most_bytes = max(_peak_bytes, _live_bytes), max(_most_bytes, _live_bytes)
     return np.asarray(_Block(raw, shape, dtype))
 
@@ -132,18 +133,24 @@ def free_unused() -> None:
 def _trim(limit: int) -> None:
     """Let go of idle blocks until at most `limit` bytes of them are left."""
     for size in list(_idle):
-        while _idle_bytes > limit and _taken(size) is not None:
+        while _idle_bytes > limit and _taken(size, size) is not None:
             pass
 
 
-def _taken(size: int) -> "_Raw | None":
-    """An idle block of that size, no longer idle; None if there is none.  Safe against other threads."""
+def _taken(size: int, most: int) -> "_Raw | None":
+    """The smallest idle block of `size` to `most` bytes, no longer idle; None if there is none.
+
+    Safe against other threads.
+    """
     global _idle_bytes
+    fitting = (
+        size if _idle.get(size) else min((s for s in list(_idle) if size < s <= most and _idle[s]), default=0)
+    )
     try:
-        raw = _idle[size].pop()
+        raw = _idle[fitting].pop()
     except IndexError:
         return None
-    _idle_bytes -= size
+    _idle_bytes -= raw.size
     return raw
 
 

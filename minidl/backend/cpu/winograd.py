@@ -304,21 +304,9 @@ def _correlate(  # type: ignore[no-untyped-def]
                 image, i, j = _place(first + t, grid, outputs)
                 i, j = i + corner[0], j + corner[1]
                 _transform_image(
-                    codes[0],
-                    src,
-                    shape,
-                    distance,
-                    image,
-                    i,
-                    j,
-                    pixels,
-                    c_low,
-                    c_high,
-                    zeros,
-                    tables,
-                    v,
+                    codes[0], src, shape, distance, image, i, j, pixels, c_low, c_high, zeros, tables, v,
                     t * deep,
-                )
+                )  # fmt: skip
             for e in range(elements):
                 for panel in range(0, columns, wide):
                     vectors_here = min(wide, columns - panel) // lane_count
