@@ -103,6 +103,33 @@ def test_a_large_offset_costs_no_digits() -> None:
     assert agree(ops.batch_norm, shifted)
 
 
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_the_gradient_of_a_part_of_a_concatenation(axis: int, relu: bool) -> None:
+    """It is read where it lies: between its rows are the other part's."""
+    x, g, gamma, beta = (
+        normal(3, 17, 17, 5),
+        normal(3, 17, 17, 5, seed=1),
+        normal(5, seed=2),
+        normal(5, seed=3),
+    )
+
+    def gradients(joined: bool) -> list[np.ndarray]:
+        leaves = [tensor(value, requires_grad=True) for value in (x, gamma, beta)]
+        statistics = np.zeros(5), np.ones(5)
+        activation = "relu" if relu else None
+        y = ops.batch_norm(*leaves, *statistics, training=True, activation=activation)
+        if joined:
+            full = np.concatenate([g, g], axis)
+            ops.concat([y, tensor(g)], axis).backward(full)
+        else:
+            y.backward(g)
+        return [leaf.grad.numpy() for leaf in leaves]
+
+    for found, expected in zip(gradients(True), gradients(False)):
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
 def test_more_rows_than_one_chunk() -> None:
     case = case_of(3, 17, 19, 3, training=True, activation="relu", residual=True)
     assert agree(ops.batch_norm, case)
