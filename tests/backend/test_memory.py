@@ -24,6 +24,20 @@ def test_a_block_is_used_again_after_its_last_array_died():
     assert place in {array.ctypes.data for array in again}
 
 
+def test_a_larger_block_serves_where_no_other_is_idle():
+    memory.free_unused()
+    large = memory.empty((1 << 20,), np.uint8)
+    start = large.ctypes.data
+    del large
+    much_less = memory.empty((1 << 18,), np.uint8)  # a quarter: the block is kept for larger arrays
+    assert much_less.ctypes.data != start
+    less = memory.empty((3 << 18,), np.uint8)
+    assert less.ctypes.data == start
+    live = memory.live_bytes()
+    del less
+    assert live - memory.live_bytes() >= 1 << 20  # the whole block's
+
+
 def test_arrays_are_aligned_writable_and_of_the_shape_asked_for():
     a = memory.zeros((3, 100, 111), np.float64)
     assert a.ctypes.data % 64 == 0
@@ -34,6 +48,7 @@ def test_arrays_are_aligned_writable_and_of_the_shape_asked_for():
 
 
 def test_live_and_peak_bytes():
+    memory.free_unused()  # an idle block may be larger than what is asked for
     before = memory.live_bytes()
     memory.peak_bytes(reset=True)
     a, b = memory.empty(LARGE, np.float32), memory.empty(LARGE, np.float32)

@@ -12,7 +12,7 @@ from minidl.backend.cpu.compile import call
 from minidl.backend.cpu.microkernel import force_lanes, lanes
 from minidl.backend.cpu.sandwich import sandwich
 from minidl.backend.plans import force_plan
-from minidl.testing import bounds, reference
+from minidl.testing import reference
 
 MATRICES = filtering.output_matrix, filtering.filter_matrix, filtering.image_matrix
 SIZES = pytest.mark.parametrize("size", [1, 3, 5, 7])
@@ -68,24 +68,28 @@ def test_a_sandwich_of_any_number_of_channels(count: int, with_bias: bool, relu:
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
-def errors(seed: int, size: tuple[int, int], channels: int, plan: str) -> tuple[np.ndarray, np.ndarray]:
-    """(what the plan's result lacks, the error that a direct sum may make)"""
+def errors(seed: int, size: tuple[int, int], channels: int, plan: str) -> tuple[np.ndarray, float]:
+    """(what the plan's result lacks, one rounding of the largest sum of sizes)"""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((1, 9, 10, channels)).astype(np.float32)
     weight = rng.standard_normal((*size, channels, 4)).astype(np.float32)
     with force_plan(plan):
         made = ops.conv2d(x, weight, padding=1).numpy()
-    allowed = bounds.FORWARD["conv2d"](np.finfo(np.float32).eps / 2, x, weight, padding=1)
-    return np.abs(made - reference.conv2d(x, weight, padding=1)), allowed
+    sizes = reference.conv2d(np.abs(x), np.abs(weight), padding=1)
+    rounding = float(sizes.max() * np.finfo(np.float32).eps / 2)
+    return np.abs(made - reference.conv2d(x, weight, padding=1)), rounding
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(winograd.WINDOWS), st.sampled_from([1, 8, 40]))
 def test_no_error_exceeds_a_multiple_of_what_a_direct_sum_may_make(
     seed: int, size: tuple[int, int], channels: int
 ) -> None:
-    """At most 32 times the largest, on numbers of one size."""
-    found, allowed = errors(seed, size, channels, "winograd")
-    assert found.max() <= 32 * allowed.max()
+    """At most 32 times the bound of a direct sum of eight terms, on numbers of one size.
+
+    More terms raise that bound, but hardly the errors.
+    """
+    found, rounding = errors(seed, size, channels, "winograd")
+    assert found.max() <= 32 * min(8, size[0] * size[1]) * rounding
 
 
 @pytest.mark.parametrize("size", winograd.WINDOWS)

@@ -8,7 +8,7 @@ tile is a few neighbouring output pixels by a panel of filters, its sum the KH r
     correlate_weight   C = one tap's channels x filters,  A = src, one pixel a term,  B = g, packed
 
 Each thread takes strips of output rows (strips.py). Panel after panel passes over a strip, and of a panel
-only as many rows at a time as stay in the innermost cache. A pointwise convolution is the same without rows:
+only as many rows at a time as stay in a core's own cache. A pointwise convolution is the same without rows:
 its pixels are cut into lines.
 
 Bound by: arithmetic; a pointwise one of few channels by writing its output.

@@ -203,7 +203,7 @@ def concat(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
         return np.concatenate(arrays, axis, out=y)
     rows, at = y.size // shape[-1], 0
     for array in arrays:
-        _place(memory.contiguous(array).reshape(rows, -1 if array.size else 0), y.reshape(rows, -1), at)
+        _place(memory.contiguous(array).reshape(rows, array.shape[-1]), y.reshape(rows, -1), at)
         at += array.shape[-1]
     return y
 

@@ -1,11 +1,11 @@
 """Small matrices around grids of vectors: Y = L X R^T, generated for constant L and R.
 
 Winograd's transforms (winograd.py) are such products, with a grid of 1x4 to 8x8 pixels for X and the
-channels of a pixel for each element. A compiler cannot prove that 36 rows of channels do not overlap, and
+channels of a pixel for each element. A compiler cannot prove that the rows of channels do not overlap, and
 then computes number by number; so the code is generated, as the micro-kernel is: a register of channels at a
 time, all of X loaded, both products made on registers, all of Y stored. Factors 0 and 1 cost nothing.
 
-Bound by: the innermost cache, 72 loads and stores for some 120 additions.
+Bound by: the innermost cache; for 6x6 pixels 72 loads and stores for some 120 additions.
 """
 
 import functools

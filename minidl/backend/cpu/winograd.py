@@ -54,7 +54,7 @@ from minidl.backend.cpu.transpose import transposed
 
 WINDOWS = ((3, 3), (5, 5), (1, 7), (7, 1), (1, 3), (3, 1))
 _GAP = 80  # numbers between the elements: whole pages apart, all of them would share one place in the cache
-_MANY_WEIGHTS = 1 << 18
+_MANY_WEIGHTS = 1 << 18  # whose transforms take longer than what a longer chunk loses in the caches
 
 
 class Blocks(NamedTuple):
@@ -72,6 +72,7 @@ class Blocks(NamedTuple):
 
 
 def _blocks(elements: int) -> Blocks:
+    """For tiles of so many elements: the fastest of some that were measured."""
     if elements > 36:
         return Blocks(64, 64, 48, 48, 32)
     return Blocks(64, 64, 48, 96, 32) if elements > 16 else Blocks(128, 128, 160, 160, 64)
@@ -131,11 +132,7 @@ def correlate(
 
 
 def correlate_weight(
-    src: np.ndarray,
-    rows: tuple[int, ...],
-    columns: tuple[int, ...],
-    stride: tuple[int, int],
-    g: np.ndarray,
+    src: np.ndarray, rows: tuple[int, ...], columns: tuple[int, ...], stride: tuple[int, int], g: np.ndarray
 ) -> np.ndarray:
     """As `direct.correlate_weight`, for the taps of one of the `WINDOWS`, side by side at stride 1."""
     size, channels, filters = (len(rows), len(columns)), src.shape[3], g.shape[3]
