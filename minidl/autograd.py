@@ -100,8 +100,7 @@ class Node:
                     f"afterwards ({version.count - count} times). Write before the op, into a copy, or make "
                     "a new tensor instead"
                 )
-        with ieee():
-            return [vjp(g) if vjp else None for vjp in self.vjps]
+        return [vjp(g) if vjp else None for vjp in self.vjps]
 
 
 class Tensor:
@@ -349,23 +348,24 @@ def backward(root: Tensor, grad: Any = None, retain_graph: bool = False) -> None
     # Gradients that have arrived so far, per Node, and whether that sum is ours to add to in place.
     pending: dict[Node, tuple[Array, bool]] = {root._node: (g, False)}
     heap = [(-root._node.birth, root._node)]
-    while heap:
-        node = heapq.heappop(heap)[1]
-        g, _ = pending.pop(node)
-        leaving = node.run(g)
-        inputs = node.inputs
-        if not retain_graph:
-            node.vjps, node.saved = (), []
-        for target, grad_input, fresh in zip(inputs, leaving, _fresh(g, leaving)):
-            if target is None or grad_input is None:
-                continue
-            if isinstance(target, Tensor):
-                _accumulate(target, grad_input, fresh, node.name)
-            elif target not in pending:
-                pending[target] = grad_input, fresh
-                heapq.heappush(heap, (-target.birth, target))
-            else:
-                pending[target] = _add(*pending[target], grad_input), True
+    with ieee():
+        while heap:
+            node = heapq.heappop(heap)[1]
+            g, _ = pending.pop(node)
+            leaving = node.run(g)
+            inputs = node.inputs
+            if not retain_graph:
+                node.vjps, node.saved = (), []
+            for target, grad_input, fresh in zip(inputs, leaving, _fresh(g, leaving)):
+                if target is None or grad_input is None:
+                    continue
+                if isinstance(target, Tensor):
+                    _accumulate(target, grad_input, fresh, node.name)
+                elif target not in pending:
+                    pending[target] = grad_input, fresh
+                    heapq.heappush(heap, (-target.birth, target))
+                else:
+                    pending[target] = _add(*pending[target], grad_input), True
 
 
 def _first_gradient(root: Tensor, grad: Any) -> Array:

@@ -198,19 +198,19 @@ def _record(name: str, values: list[Any], y: Array, vjps: tuple[Vjp | None, ...]
 
 
 def captured(functions: Any) -> Iterator[Array]:
-    """Every array that `functions` hold: in closures, defaults, and lists or tuples in them, however deep."""
+    """Every array that `functions` hold, once: in closures, defaults, and lists or tuples in them, however
+    deep."""
     todo, seen = [f for f in functions if f is not None], set()
     while todo:
         held = todo.pop()
+        if id(held) in seen:
+            continue
+        seen.add(id(held))
         if isinstance(held, Array):
             yield held
-        elif isinstance(held, (tuple, list)) or (callable(held) and hasattr(held, "__closure__")):
-            if id(held) in seen:
-                continue
-            seen.add(id(held))
-            if isinstance(held, (tuple, list)):
-                todo += held
-                continue
+        elif isinstance(held, (tuple, list)):
+            todo += held
+        elif callable(held) and hasattr(held, "__closure__"):
             todo += getattr(held, "__defaults__", None) or ()
             for cell in held.__closure__ or ():
                 try:

@@ -5,6 +5,7 @@ kernels can trust it. Floor division drops what a last incomplete step would nee
 step, as a window that hangs over the edge (PyTorch's rule).
 """
 
+import functools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,6 +86,20 @@ def window(
     window larger than the image still gives one output, if it hangs over by less than a stride.  ShapeError
     when the window does not fit even once.
     """
+    asked = _Asked(repr((op, size, kernel_size, stride, padding, dilation, ceil_mode)))
+    asked.arguments = op, size, kernel_size, stride, padding, dilation, ceil_mode
+    return _checked(asked)
+
+
+class _Asked(str):
+    """The text of `window`'s arguments, by which they are remembered: as keys, 1, True and 1.0 are equal."""
+
+    arguments: tuple[Any, ...]
+
+
+@functools.lru_cache(maxsize=4096)  # the layers of a network ask the same in every step
+def _checked(asked: _Asked) -> Window:
+    op, size, kernel_size, stride, padding, dilation, ceil_mode = asked.arguments
     kernel, steps = pair(kernel_size, op, "kernel_size"), pair(stride, op, "stride")
     spread = pair(dilation, op, "dilation")
     sides = _sides(op, size, kernel, steps, spread, padding)

@@ -152,7 +152,7 @@ def _loop(run: Run) -> History:
     device = backend.of(next(run.model.parameters()).data)
     device.peak_bytes(reset=True)
     if device.is_cold():
-        run.say("compiling for this processor, once: about a minute (`minidl warmup` does so ahead of time)")
+        run.say("compiling for this processor, once: up to a minute (`minidl warmup` does so ahead of time)")
     try:
         while run.epoch < run.epochs and not run.stop:
             start = time.perf_counter()

@@ -62,7 +62,7 @@ def test_every_tile(count: int, packed: bool) -> None:
                 pack(
                     transpose_code(lanes()),
                     lanes(),
-                    b.reshape(-1),
+                    b.ctypes.data,
                     starts,
                     LENGTH,
                     columns,
@@ -104,22 +104,12 @@ def test_relu_keeps_nan() -> None:
 
 def test_exchanged_weights_are_packed_like_contiguous_ones() -> None:
     w = normal(5, 70)
+    turned = np.ascontiguousarray(w.T)
     straight, exchanged = (np.full(5 * 80, np.nan, np.float32) for _ in range(2))
     with force_lanes(16):
-        one = np.zeros(1, np.int64)
-        pack(transpose_code(lanes()), lanes(), w.reshape(-1), one, 5, 70, 70, 1, 2, straight)
-        pack(
-            transpose_code(lanes()),
-            lanes(),
-            np.ascontiguousarray(w.T).reshape(-1),
-            one,
-            5,
-            1,
-            70,
-            5,
-            2,
-            exchanged,
-        )
+        one, code = np.zeros(1, np.int64), transpose_code(lanes())
+        pack(code, lanes(), w.ctypes.data, one, 5, 70, 70, 1, 2, straight)
+        pack(code, lanes(), turned.ctypes.data, one, 5, 1, 70, 5, 2, exchanged)
     np.testing.assert_array_equal(straight, exchanged)
 
 

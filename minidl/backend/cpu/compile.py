@@ -5,14 +5,18 @@ functions that it calls. For small ones that is as it should be; large generated
 sandwich.py, transpose.py) would take most of the time, so they are compiled by themselves: `procedure` makes
 one of integers, `call` runs it by its address.
 
-Compiling still takes most of a minute in all, so machine code is kept between processes, in `cache_folder()`.
-numba notices by itself when the file that a kernel stands in has changed, but not when a function that emits
-code for it has: therefore every state of this package's source has a folder of its own.
+Compiling still takes most of a minute in all, so machine code is kept between processes, in `cache_folder()`,
+and where nothing has been kept yet, a second process makes a part of it meanwhile (ahead.py). numba notices
+by itself when the file that a kernel stands in has changed, but not when a function that emits code for it
+has: therefore every state of this package's source has a folder of its own.
 """
 
+import atexit
 import functools
 import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +32,11 @@ from numba.extending import intrinsic
 Note = Callable[[str], None]
 
 _notes: list[Note] = []
+# What else numba would share out, expressions of whole arrays, kernels do inside their loops; to look for it
+# takes time in every compilation.
+_PRANGE_ALONE = {"prange": True} | dict.fromkeys(
+    ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False
+)
 
 
 @functools.cache
@@ -47,16 +56,58 @@ def is_cold() -> bool:
     return next(cache_folder().rglob("*.nbi"), None) is None
 
 
+@functools.cache
+def _start_ahead() -> None:
+    """Has ahead.py run on another core if nothing is kept yet, once for each `cache_folder()`."""
+    if numba.config.NUMBA_NUM_THREADS < 2 or not is_cold():
+        return
+    root = str(Path(__file__).parents[3])
+    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        (cache_folder() / "ahead").touch(exist_ok=False)
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", f"{__package__}.ahead"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": paths},
+        )
+    except OSError:  # another process was first, or nothing can be kept or started: it saves time, no more
+        return
+
+    @atexit.register
+    def stop() -> None:
+        process.kill()
+        process.communicate()
+
+
+class _Compiling(event.Listener):
+    """Sees a kernel of this package being compiled, not read from the cache."""
+
+    def on_start(self, started: event.Event) -> None:
+        if started.data["dispatcher"].py_func.__module__.startswith(__package__):
+            _start_ahead()
+
+    def on_end(self, ended: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _Compiling())
+
+
 def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Decorator: machine code for a function of arrays and numbers, kept in `cache_folder()`. It releases the
     GIL.
 
-    options: numba's (parallel=True shares out the `prange` loops among the threads).
+    options: numba's (parallel=True shares out the `prange` loops among the threads, and nothing else).
     """
     if function is None:
         return functools.partial(compiled, **options)
+    if options.get("parallel"):
+        options["parallel"] = _PRANGE_ALONE
     with _in_cache_folder():
-        return numba.njit(cache=True, nogil=True, **options)(function)
+        return numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
 
 
 def procedure(function: Callable[..., None], arguments: int) -> int:
@@ -64,6 +115,7 @@ def procedure(function: Callable[..., None], arguments: int) -> int:
 
     Numbers and strings that the function takes from around it are constants to it: each makes its own code.
     """
+    _start_ahead()
     with _in_cache_folder():
         made = numba.cfunc(types.void(*[types.int64] * arguments), cache=True)(function)
     if not made.cache_hits:

@@ -55,12 +55,13 @@ def correlate(
     src (N, H, W, C), weight (taps, taps, C, F), out (N, OH, OW, F), all float32; the channels of a pixel are
     neighbours in src and out, weight may be any view. Reads outside src are zeros.
     """
-    g, runs, length = geometry(src, rows, columns, stride, out)
+    count = get_num_threads()
+    g, runs, length = geometry(src, rows, columns, stride, out, count)
     panels = choose_panels(g.filters, g.wide)
     _correlate(
         tile_code(),
         lanes(),
-        memory.flat(src)[0],
+        memory.address(src),
         g,
         *segments(runs, length, _PANEL_NUMBERS // (panels.vectors * lanes())),
         _packed(weight, panels),
@@ -68,8 +69,8 @@ def correlate(
         panels.rows,
         padded(bias, g.filters),
         int(relu),
-        memory.flat(out)[0],
-        _scratch(g, get_num_threads(), g.strip * g.wide * panels.vectors * lanes()),
+        memory.address(out),
+        _scratch(g, count, g.strip * g.wide * panels.vectors * lanes()),
     )
 
 
@@ -81,21 +82,21 @@ def correlate_weight(
     -> (taps, taps, C, F), as `correlate`. A large sum is shared out among the threads by filters; of a small
     one each thread makes its own from a share of the lines, and they are added in order.
     """
-    shape, runs, length = geometry(src, rows, columns, stride, g, summing=True)
+    count = get_num_threads()
+    shape, runs, length = geometry(src, rows, columns, stride, g, count, summing=True)
     depth, filters = len(runs) * length, shape.filters
     panels = choose_panels(filters, length)
-    count = get_num_threads()
     many = -(-filters // (panels.vectors * lanes())) >= count
     parts, shares = (1, count) if many and depth * filters >= _SHARED_SUMS else (count, 1)
     sums = memory.empty((parts, depth, registers(filters)), np.float32)
     _correlate_weight(
         tile_code(),
         lanes(),
-        memory.flat(src)[0],
+        memory.address(src),
         shape,
         runs,
         length,
-        memory.flat(g)[0],
+        memory.address(g),
         panels.vectors,
         panels.rows,
         shares,
@@ -109,16 +110,14 @@ def correlate_weight(
 
 def _packed(weight: np.ndarray, panels: Panels) -> np.ndarray:
     """The filters as panels: tap after tap, channel after channel."""
-    source, start = memory.flat(weight)
-    row, column, step, column_step = memory.distances(weight)
+    *outer, step, column_step = memory.distances(weight)
     a, b, channels, filters = weight.shape
-    taps = (start + np.add.outer(np.arange(a) * row, np.arange(b) * column)).reshape(-1)
-    packed = memory.empty((taps.size * channels * registers(filters),), np.float32)
+    packed = memory.empty((a * b * channels * registers(filters),), np.float32)
     pack(
         transpose_code(lanes()),
         lanes(),
-        source,
-        taps,
+        memory.address(weight),
+        memory.places((a, b), tuple(outer)),
         channels,
         step,
         filters,
@@ -167,7 +166,7 @@ def _correlate(  # type: ignore[no-untyped-def]
                         rows = (line - done + part - 1) // part
                         a = start + 4 * ((i - first) * g.stride_h * row + done * g.stride_w * pixel)
                         to = image * g.out_image + i * g.out_row + done * g.out_pixel + panel
-                        c, pitch = out.ctypes.data + 4 * to, g.out_pixel
+                        c, pitch = out + 4 * to, g.out_pixel
                         if ragged:
                             c, pitch = mine.ctypes.data + 4 * ((i - first) * g.wide + done) * wide, wide
                         before, before_row = (c, pitch) if run > 0 else (add, 0)
@@ -182,7 +181,7 @@ def _correlate(  # type: ignore[no-untyped-def]
                     for j in range(min(g.wide, g.last - i * g.wide)):
                         to = image * g.out_image + i * g.out_row + j * g.out_pixel + panel
                         made = mine.ctypes.data + 4 * ((i - first) * g.wide + j) * wide
-                        copy_numbers(out.ctypes.data + 4 * to, made, count)
+                        copy_numbers(out + 4 * to, made, count)
 
 
 @compiled(parallel=True)
@@ -250,7 +249,7 @@ def _pack_terms(lane_count, grad, g, image, first, terms, f, count, panel):  # t
     while done < terms:
         line = min(g.wide, terms - done)
         place = image * g.out_image + (first + done // g.wide) * g.out_row + f
-        start, target = grad.ctypes.data + 4 * place, panel.ctypes.data + 4 * done * width
+        start, target = grad + 4 * place, panel.ctypes.data + 4 * done * width
         for t in range(line):
             copy_numbers(target + 4 * t * width, start + 4 * t * g.out_pixel, count)
         done += line

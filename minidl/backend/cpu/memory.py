@@ -7,6 +7,7 @@ of two, so that they meet again. Idle and live blocks together stay below `_SLAC
 ever live: when shapes change, old blocks go back to the system. Small arrays are left to NumPy.
 """
 
+import functools
 import math
 from collections import defaultdict
 from typing import Any, NamedTuple
@@ -48,7 +49,7 @@ class _Block:
 
 
 class _Raw(NamedTuple):
-    """Memory of the system's: who owns it, the first aligned address in it, its bytes."""
+    """Memory of the system's: who owns it, the first aligned address in it, its bytes from there on."""
 
     owner: np.ndarray
     start: int
@@ -62,13 +63,13 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     nbytes = dtype.itemsize * math.prod(map(int, shape))  # NumPy's own integers could overflow
     if nbytes < SMALL_BYTES:
         return np.empty(shape, dtype)
-    step = 1 << (nbytes.bit_length() - 4)
-    size = (nbytes + step - 1) // step * step + _ALIGNMENT
-    raw = _taken(size, _LARGER * size)
+    step = _step(nbytes)
+    size = (nbytes + step - 1) // step * step
+    raw = _taken(size)
     if raw is None:
         live = _live_bytes + size
         _trim(int(_SLACK * max(_most_bytes, live)) - live)
-        owner = np.empty(size, np.uint8)
+        owner = np.empty(size + _ALIGNMENT, np.uint8)
         raw = _Raw(owner, owner.ctypes.data + -owner.ctypes.data % _ALIGNMENT, size)
     _live_bytes += raw.size
     _peak_bytes, _most_bytes = max(_peak_bytes, _live_bytes), max(_most_bytes, _live_bytes)
@@ -96,24 +97,21 @@ def copy(array: np.ndarray) -> np.ndarray:
     return result
 
 
-def flat(array: np.ndarray) -> tuple[np.ndarray, int]:
-    """(all memory an array spans, as one row of numbers; where its first element is there)."""
-    if array.flags.c_contiguous:
-        return array.reshape(-1), 0
-    first = 0
-    for axis, (length, pitch) in enumerate(zip(array.shape, array.strides)):
-        if pitch < 0 and length > 0:
-            first -= (length - 1) * pitch // array.itemsize
-            array = np.flip(array, axis)
-    span = (
-        1 + sum((length - 1) * pitch for length, pitch in zip(array.shape, array.strides)) // array.itemsize
-    )
-    return np.lib.stride_tricks.as_strided(array, (span,), (array.itemsize,)), first
+def address(array: np.ndarray) -> int:
+    """Where its first element is, for compiled code; somebody must hold the array meanwhile."""
+    return int(array.__array_interface__["data"][0])
 
 
 def distances(array: np.ndarray) -> tuple[int, ...]:
     """How far neighbours along each axis are apart, in elements."""
-    return tuple(pitch // array.itemsize for pitch in array.strides)
+    size = array.itemsize
+    return tuple([pitch // size for pitch in array.strides])
+
+
+@functools.lru_cache(maxsize=4096)  # the layers of a network ask the same in every step
+def places(counts: tuple[int, int], steps: tuple[int, ...]) -> np.ndarray:
+    """i * steps[0] + j * steps[1] for all i and j below `counts`, row after row; not to be written."""
+    return np.add.outer(np.arange(counts[0]) * steps[0], np.arange(counts[1]) * steps[1]).reshape(-1)
 
 
 def added(parts: np.ndarray) -> np.ndarray:
@@ -133,24 +131,35 @@ def free_unused() -> None:
 def _trim(limit: int) -> None:
     """Let go of idle blocks until at most `limit` bytes of them are left."""
     for size in list(_idle):
-        while _idle_bytes > limit and _taken(size, size) is not None:
+        while _idle_bytes > limit and _popped(size) is not None:
             pass
 
 
-def _taken(size: int, most: int) -> "_Raw | None":
-    """The smallest idle block of `size` to `most` bytes, no longer idle; None if there is none.
+def _step(nbytes: int) -> int:
+    """How far sizes are apart from `nbytes` on: an eighth of the power of two below."""
+    return 1 << (nbytes.bit_length() - 4)
 
-    Safe against other threads.
-    """
+
+def _taken(size: int) -> "_Raw | None":
+    """The smallest idle block that may serve `size` bytes, no longer idle; None if there is none."""
+    at_least = size
+    while size <= _LARGER * at_least:
+        if (raw := _popped(size)) is not None:
+            return raw
+        size += _step(size)
+    return None
+
+
+def _popped(size: int) -> "_Raw | None":
+    """An idle block of just that size, no longer idle; None if there is none. Safe against other threads."""
     global _idle_bytes
-    fitting = (
-        size if _idle.get(size) else min((s for s in list(_idle) if size < s <= most and _idle[s]), default=0)
-    )
-    try:
-        raw = _idle[fitting].pop()
-    except IndexError:
+    if not (blocks := _idle.get(size)):
         return None
-    _idle_bytes -= raw.size
+    try:
+        raw = blocks.pop()
+    except IndexError:  # another thread was faster
+        return None
+    _idle_bytes -= size
     return raw
 
 

@@ -339,7 +339,7 @@ def pack(  # type: ignore[no-untyped-def]
     """panels (flat) = B[r, k, j] = source[starts[r] + k * step + j * column_step], panel after panel.
 
     The last panel is as wide as its columns need, in whole registers; what is left of those is zeros.
-    `transpose` is `transpose_code(lane_count)`.
+    `source` is an address, `transpose` is `transpose_code(lane_count)`.
     """
     wide = vectors * lane_count
     depth = len(starts) * length
@@ -352,7 +352,7 @@ def pack(  # type: ignore[no-untyped-def]
         pitch = (count + lane_count - 1) // lane_count * lane_count
         at = starts[r] + low * step + first * column_step
         row = depth * first + (r * length + low) * pitch
-        start, target = source.ctypes.data + 4 * at, panels.ctypes.data + 4 * row
+        start, target = source + 4 * at, panels.ctypes.data + 4 * row
         if column_step == 1:
             for k in range(terms):
                 copy_numbers(target + 4 * k * pitch, start + 4 * k * step, count)
@@ -361,7 +361,8 @@ def pack(  # type: ignore[no-untyped-def]
         else:
             for j in range(count):
                 for k in range(terms):
-                    panels[row + k * pitch + j] = source[at + j * column_step + k * step]
+                    number = start + 4 * (j * column_step + k * step)
+                    copy_numbers(target + 4 * (k * pitch + j), number, 1)
         if count < pitch:
             for k in range(terms):
                 panels[row + k * pitch + count : row + (k + 1) * pitch] = 0

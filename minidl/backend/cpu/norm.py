@@ -179,7 +179,7 @@ def _fold(x: np.ndarray, contiguous: bool = False) -> int:
 
 def _repeated(values: np.ndarray, fold: int) -> np.ndarray:
     """What belongs to a channel, for `fold` rows taken for one.  (C,) -> (fold * C,)"""
-    return memory.contiguous(values) if fold == 1 else np.tile(values, fold)
+    return memory.contiguous(values) if fold == 1 else np.concatenate([values] * fold)
 
 
 def _rows(x: np.ndarray, fold: int) -> np.ndarray:
@@ -197,7 +197,8 @@ def _lines(x: np.ndarray, width: int) -> tuple[np.ndarray, int]:
     steps = memory.distances(x)
     even = all(outer == n * inner for outer, n, inner in zip(steps[:-2], x.shape[1:-1], steps[1:-1]))
     if x.ndim > 1 and even and steps[-1] == 1 and steps[-2] >= width:
-        return memory.flat(x)[0], steps[-2]
+        span = (x.size // x.shape[-1] - 1) * steps[-2] + width
+        return np.lib.stride_tricks.as_strided(x, (span,), (x.itemsize,)), steps[-2]
     return memory.copy(x).reshape(-1), width
 
 

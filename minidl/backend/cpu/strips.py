@@ -15,7 +15,6 @@ import numpy as np
 from minidl.backend.cpu import memory
 from minidl.backend.cpu.compile import compiled
 from minidl.backend.cpu.instructions import copy_numbers
-from minidl.backend.cpu.threads import get_num_threads
 
 _STRIP_BYTES = 1 << 19  # of the image below a strip
 _LINE = 24  # pixels of a pointwise convolution's line: a multiple of all tiles
@@ -70,12 +69,13 @@ def geometry(
     columns: tuple[int, ...],
     stride: tuple[int, int],
     out: np.ndarray,
+    threads: int,
     summing: bool = False,
 ) -> tuple[Geometry, np.ndarray, int]:
     """(geometry, where the runs of a window start, the length of a run)"""
     return _geometry(
         *(src.shape, memory.distances(src), rows, columns, stride, out.shape, memory.distances(out)),
-        *(summing, get_num_threads()),
+        *(summing, threads),
     )
 
 
@@ -171,7 +171,7 @@ def _copy_strip(src, g, image, first, last, block, channels, strip):  # type: ig
         high = max(low, min(columns, min(g.width, g.held - i * g.width) - g.left))
         if not 0 <= i < g.height:
             low = high = columns
-        source = src.ctypes.data + 4 * (image * g.src_image + i * g.src_row + g.left * g.src_pixel + block)
+        source = src + 4 * (image * g.src_image + i * g.src_row + g.left * g.src_pixel + block)
         target = strip.ctypes.data + 4 * at
         strip[at : at + low * g.pitch] = 0
         if together:
@@ -193,4 +193,4 @@ def place_strip(src, g, image, first, last, block, channels, space):  # type: ig
         _copy_strip(src, g, image, first, last, block, channels, space)
         return space.ctypes.data, g.pitch, ((g.wide - 1) * g.stride_w + g.reach_w) * g.pitch
     place = (first * g.stride_h + g.top) * g.src_row + g.left * g.src_pixel + block
-    return src.ctypes.data + 4 * (image * g.src_image + place), g.src_pixel, g.src_row
+    return src + 4 * (image * g.src_image + place), g.src_pixel, g.src_row

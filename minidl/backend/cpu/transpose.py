@@ -27,10 +27,13 @@ def transposed(array: np.ndarray, lanes: int) -> np.ndarray:
     """
     a, b, m, n = array.shape
     result = memory.empty((a, b, n, m), np.float32)
-    source, first = memory.flat(array)
-    *outer, row, _ = memory.distances(array)
-    starts = first + np.add.outer(*(np.arange(count) * step for count, step in zip((a, b), outer)))
-    _transpose(transpose_code(lanes), source, starts.reshape(-1), row, result.reshape(-1, n, m))
+    _transpose(
+        transpose_code(lanes),
+        memory.address(array),
+        memory.places((a, b), memory.distances(array)),
+        memory.distances(array)[2],
+        result.reshape(-1, n, m),
+    )
     return result
 
 
@@ -114,4 +117,4 @@ def _transpose(code, source, starts, row, result):  # type: ignore[no-untyped-de
     for unit in prange(matrices * strips):
         matrix, low = unit // strips, unit % strips * 64
         start, target = starts[matrix] + low * row, result[matrix, :, low:].ctypes.data
-        call(code, (source.ctypes.data + 4 * start, row, target, m, min(64, m - low), n))
+        call(code, (source + 4 * start, row, target, m, min(64, m - low), n))

@@ -27,8 +27,8 @@ def _kernel(loop: Callable[..., None]) -> Callable[..., None]:
     twin = types.FunctionType(loop.__code__, loop.__globals__, loop.__name__)
     twin.__qualname__ = loop.__qualname__ + "_parallel"
     twin.__module__ = loop.__module__
-    serial = compiled(loop, error_model="numpy")
-    parallel = compiled(twin, error_model="numpy", parallel=True)
+    serial = compiled(loop)
+    parallel = compiled(twin, parallel=True)
 
     def run(first: Array, *rest: Any) -> None:
         (parallel if first.size >= PARALLEL_SIZE else serial)(first, *rest)

@@ -102,26 +102,25 @@ def correlate(
         rows_first = weight.transpose(0, 1, 3, 2)
         plain = rows_first.strides[3] == rows_first.itemsize
         weight = transposed(rows_first if plain else memory.copy(rows_first), lanes())
-    source, taps = memory.flat(weight)
     steps = memory.distances(weight)
     _correlate(
         tile_code(),
         tuple(code(lanes()) for code in _transforms(size)[:3]),
         lanes(),
-        memory.flat(src)[0],
+        memory.address(src),
         src.shape,
         memory.distances(src),
         (rows[0], columns[0]),
         pixels,
         outputs,
-        source,
-        taps + np.add.outer(*(np.arange(n) * step for n, step in zip(size, steps))).reshape(-1),
+        memory.address(weight),
+        memory.places(size, steps),
         steps[2],
         panels.vectors,
         panels.rows,
         padded(bias, filters),
         int(relu),
-        memory.flat(out)[0],
+        memory.address(out),
         out.shape,
         memory.distances(out),
         grid,
@@ -149,7 +148,7 @@ def correlate_weight(
         tile_code(),
         tuple(_transforms(size)[k](lanes()) for k in (0, 3, 4)),
         lanes(),
-        memory.flat(src)[0],
+        memory.address(src),
         src.shape,
         memory.distances(src),
         (rows[0], columns[0]),
@@ -157,7 +156,7 @@ def correlate_weight(
         outputs,
         panels.vectors,
         panels.rows,
-        memory.flat(g)[0],
+        memory.address(g),
         g.shape,
         memory.distances(g),
         grid,
@@ -236,7 +235,7 @@ def _transform_image(  # type: ignore[no-untyped-def]
     code, src, shape, distance, image, top, left, pixels, low, high, zeros, tables, v, place
 ):
     """v[:, place:] = B^T d B of channels low .. high of the tile whose first pixel is (top, left)."""
-    start = src.ctypes.data + 4 * low
+    start = src + 4 * low
     _addresses(tables[0], start, shape, distance, image, top, left, pixels, zeros.ctypes.data)
     _elements(tables[1], v, place)
     call(code, (tables[0].ctypes.data, tables[1].ctypes.data, high - low, 0, 0))
@@ -254,7 +253,7 @@ def _transform_filters(  # type: ignore[no-untyped-def]
         have = min(width, f_high - f_low - panel)
         for c in range(channels):
             for k in range(len(taps)):
-                tables[0, k] = weight.ctypes.data + 4 * (taps[k] + (c_low + c) * step + f_low + panel)
+                tables[0, k] = weight + 4 * (taps[k] + (c_low + c) * step + f_low + panel)
             place = channels * panel + c * width
             _elements(tables[1], u, place)
             if have < width:
@@ -268,7 +267,7 @@ def _transform_products(  # type: ignore[no-untyped-def]
 ):
     """out = act(A^T m[:, place:] A + bias) for filters low .. high, at pixels from (top, left) that exist."""
     _elements(tables[0], m, place)
-    start, add = out.ctypes.data + 4 * low, bias.ctypes.data + 4 * low
+    start, add = out + 4 * low, bias.ctypes.data + 4 * low
     _addresses(tables[1], start, shape, distance, image, top, left, outputs, beyond.ctypes.data)
     call(code, (tables[0].ctypes.data, tables[1].ctypes.data, high - low, add, relu))
 
@@ -334,7 +333,7 @@ def _transform_gradient(  # type: ignore[no-untyped-def]
     """d[:, panels of tile t] = A g A^T of filters low .. high, zeros up to whole registers."""
     columns = (high - low + lane_count - 1) // lane_count * lane_count
     beyond = zeros.ctypes.data
-    _addresses(tables[0], g.ctypes.data + 4 * low, shape, distance, image, top, left, outputs, beyond)
+    _addresses(tables[0], g + 4 * low, shape, distance, image, top, left, outputs, beyond)
     for panel in range(0, columns, wide):
         width = min(wide, columns - panel)
         have = min(width, high - low - panel)
