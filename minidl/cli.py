@@ -21,6 +21,8 @@ import click
 import numpy as np
 
 import minidl
+from minidl import backend
+from minidl.backend import plans
 from minidl.errors import CheckpointError, DataError, DeviceError, DTypeError, ShapeError
 from minidl.train import runfolder
 from minidl.train.runfolder import RunFolder
@@ -125,14 +127,23 @@ def main() -> None:
 )
 @click.option("--resume", is_flag=True, help="Continue the run in the folder from its last checkpoint.")
 @fit_images_option
+@click.option(
+    "--plans",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    metavar="FILE",
+    help="Convolve by the plans measured there (see minidl warmup --tune), not by those predicted.",
+)
 def train(model: str, out: Path | None, resume: bool, **asked: Any) -> None:
     """Train MODEL and test it.
 
     Whatever is not given comes from the model's recipe for the data. The run's folder holds config.json,
     metrics.csv, log.txt, checkpoint/ and the final weights in model.safetensors.
     """
+    from minidl.train import read_table
+
     asked["data_dir"] = asked["data_dir"] and str(asked["data_dir"].resolve())
     asked = {"model": model, **asked, "fit_images": asked["fit_images"] or None}
+    asked["plans"] = asked["plans"] and read_table(asked["plans"])
     name = f"{model}-{asked['data'] or DEFAULTS['data']}"
     folder = None
     if resume:
@@ -166,6 +177,7 @@ def _run(config: dict[str, Any], folder: RunFolder | None, out: Path | None, nam
     """Train by `config`, in `folder` if the run has begun there, and else in a new one; then test."""
     from minidl.train.callbacks import CSVLogger
 
+    plans.use_table(config.get("plans") or {})
     dataset, model, recipe = _prepare(config)
     settings = {key: value for key, value in config.items() if key != "result"}
     settings.update(epochs=recipe.epochs, batch_size=recipe.batch_size, lr=recipe.lr)
@@ -385,26 +397,43 @@ def _profiles(network: str) -> list[Any]:
 
 @main.command()
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
-def warmup(names: tuple[str, ...]) -> None:
+@click.option(
+    "--tune",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Then measure the plans of each convolution, for train --plans FILE.",
+)
+@batch_option
+def warmup(names: tuple[str, ...], tune: Path | None, batch_size: int | None) -> None:
     """Compile now what training MODELs (else those in common use) would compile in its first minute.
 
-    The machine code is kept in $MINIDL_CACHE, or the user's cache folder, until minidl changes.
+    The machine code is kept in $MINIDL_CACHE, or the user's cache folder, until minidl changes. The plans are
+    measured for steps of B images (else 64), and for this machine and number of threads.
     """
     from tqdm import tqdm
 
-    from minidl import backend
+    from minidl.train import tune as measure
     from minidl.train import warmup as compile_for
+    from minidl.train import write_table
 
     device = backend.of(np.empty(0))
     for name in names or COMMON:
         with minidl.nn.init.blank(), tqdm(unit=" kernels", desc=f"compiling for {name}") as bar:
-
-            def note(kernel: str, bar: Any = bar) -> None:
-                bar.set_postfix_str(kernel, refresh=False)
-                bar.update()
-
-            compile_for(_build(name, {}), note)
+            compile_for(_build(name, {}), partial(_advance, bar))
     click.echo(f"the machine code is in {device.cache_folder()}")
+    if tune is None:
+        return
+    table: dict[str, str] = {}
+    for name in names or COMMON:
+        with minidl.nn.init.blank(), tqdm(unit=" passes", desc=f"measuring {name}") as bar:
+            table |= measure(_build(name, {}), batch_size or 64, partial(_advance, bar))
+    write_table(tune, table)
+    click.echo(f"{len(table)} plans are in {tune}")
+
+
+def _advance(bar: Any, done: str) -> None:
+    bar.set_postfix_str(done, refresh=False)
+    bar.update()
 
 
 @main.group(cls=Commands)

@@ -1,18 +1,50 @@
 """Which algorithm a convolution runs: named, shown and forced through here, chosen by each backend.
 
-A backend's own `choose` function looks at shapes and dtype alone, so a run repeats exactly. `force_plan`
-overrules it wherever the forced plan is valid; everywhere else the usual one runs. Each pass tells `noted`
-what it is about to run, and `watching` sees it.
+A backend's own choice looks at shapes and dtype alone, so a run repeats exactly. A table of measured plans
+(`use_table`; minidl/train/tune.py makes one) takes its place for the passes it holds, and `force_plan`
+overrules both wherever the forced plan is valid. Each pass has `settle` say what it runs, and `watching` sees
+it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from minidl.window import Window
 
 NAMES = ("auto", "pointwise", "direct", "winograd", "im2col")
 
 _forced = "auto"
-_watchers: "list[Callable[[str, Plan], None]]" = []
+_table: Mapping[str, str] = {}
+_watchers: "list[Callable[[Pass, Plan], None]]" = []
+
+
+class Pass(NamedTuple):
+    """One pass of a convolution: what a plan is chosen for.
+
+    which     "forward", "grad_x" or "grad_weight"
+    channels  of the images; filters: of the outputs
+    """
+
+    which: str
+    window: Window
+    dtype: np.dtype
+    groups: int
+    channels: int
+    filters: int
+    images: int
+
+    def __str__(self) -> str:
+        """All of it in words, the key of a table of measured plans."""
+        w = self.window
+        size, kernel, stride, dilation = (f"{a}x{b}" for a, b in (w.size, w.kernel, w.stride, w.dilation))
+        return (
+            f"{self.which} {self.images}x{size}x{self.channels}, {kernel} to {self.filters}, "
+            f"stride {stride}, padding {w.padding}, dilation {dilation}, groups {self.groups}, {self.dtype}"
+        )
 
 
 @dataclass(frozen=True)
@@ -37,29 +69,40 @@ def force_plan(name: str) -> Iterator[None]:
         _forced = before
 
 
+def use_table(table: Mapping[str, str]) -> None:
+    """From now on passes in `table`, the words of a `Pass` -> a plan's name, run that plan; {} ends it."""
+    global _table
+    _table = dict(table)
+
+
 def forced(valid: tuple[str, ...]) -> Plan | None:
     """The forced plan if it is one of the `valid` ones, else None."""
     return Plan(_forced, "forced by force_plan") if _forced in valid else None
 
 
-@contextmanager
-def watching(see: Callable[[str, Plan], None]) -> Iterator[None]:
-    """Inside, see(pass, plan) is called whenever a convolution computes: pass is "forward", "grad_x" or
-    "grad_weight", plan what runs."""
-    _watchers.append(see)
-    try:
-        yield
-    finally:
-        _watchers.remove(see)
-
-
-def noted(which: str, plan: Plan) -> Plan:
-    """`plan`, told to those who watch as what pass `which` runs; a forced plan that does not fit is in the
-    reason."""
+def settle(work: Pass, valid: tuple[str, ...], usual: Plan) -> Plan:
+    """What a pass runs: the forced plan, the measured one, or the backend's usual choice; told to those who
+    watch, with a forced plan that does not fit in the reason."""
+    plan = forced(valid) or _measured(work, valid) or usual
     if _watchers:
         told = plan
         if _forced not in ("auto", plan.name):
             told = replace(plan, reason=f"{_forced} is forced but not valid here; as usual, {plan.reason}")
         for see in _watchers:
-            see(which, told)
+            see(work, told)
     return plan
+
+
+def _measured(work: Pass, valid: tuple[str, ...]) -> Plan | None:
+    name = _table.get(str(work)) if _table else None
+    return Plan(name, "the fastest when measured") if name in valid else None
+
+
+@contextmanager
+def watching(see: Callable[[Pass, Plan], None]) -> Iterator[None]:
+    """Inside, see(work, plan) is called whenever a convolution computes: which pass, and what runs."""
+    _watchers.append(see)
+    try:
+        yield
+    finally:
+        _watchers.remove(see)

@@ -16,7 +16,7 @@ from typing import Any, Self
 from minidl import nn, recording
 from minidl.autograd import Node, Tensor, Vjp
 from minidl.backend import Array, plans
-from minidl.backend.plans import Plan
+from minidl.backend.plans import Pass, Plan
 
 _WEIGHT_AXES = {"conv2d": 4, "linear": 2, "matmul": 2}  # of the ops that multiply their first two inputs
 
@@ -106,8 +106,8 @@ class Watch:
         call.output, call.output_bytes = y.shape, y.data.nbytes
         self.calls.append(call)
 
-    def _plan_runs(self, which: str, plan: Plan) -> None:
-        (self._running[-1][0].plans if self._running else self._plans)[which] = plan
+    def _plan_runs(self, work: Pass, plan: Plan) -> None:
+        (self._running[-1][0].plans if self._running else self._plans)[work.which] = plan
 
     def _op_ran(self, name: str, arrays: list[Array], y: Tensor) -> None:
         if self._running:

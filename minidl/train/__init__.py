@@ -4,6 +4,7 @@ from minidl.train import callbacks, checkpoint
 from minidl.train.evaluate import evaluate, predict
 from minidl.train.fit import History, Run, fit
 from minidl.train.recipe import Recipe, default_for
+from minidl.train.tune import read_table, tune, write_table
 from minidl.train.warmup import warmup
 
 __all__ = [
@@ -16,5 +17,8 @@ __all__ = [
     "evaluate",
     "fit",
     "predict",
+    "read_table",
+    "tune",
     "warmup",
+    "write_table",
 ]

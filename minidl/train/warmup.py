@@ -16,6 +16,12 @@ def warmup(model: Module, note: Callable[[str], None]) -> None:
     compiled: never, if all of them were kept already. ValueError for a model that does not say what images
     it takes.
     """
+    with backend.of(next(model.parameters()).data).compilation(note):
+        train_on_noise(model, 4, 2, validate=True)
+
+
+def train_on_noise(model: Module, images: int, batch_size: int, validate: bool = False) -> None:
+    """An epoch of training on so many images of noise.  Random streams stay as they are."""
     shape, classes = getattr(model, "input_shape", None), getattr(model, "num_classes", None)
     if shape is None or classes is None:
         raise ValueError(
@@ -23,9 +29,9 @@ def warmup(model: Module, note: Callable[[str], None]) -> None:
             "num_classes"
         )
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((4, *shape), dtype=np.float32)
-    labels = rng.integers(0, classes, len(images))
+    x = rng.standard_normal((images, *shape), dtype=np.float32)
+    y = rng.integers(0, classes, images)
+    held_out = (x[:2], y[:2]) if validate else None
     random = streams.get_state()
-    with backend.of(next(model.parameters()).data).compilation(note):
-        fit(model, images, labels, epochs=1, batch_size=2, validation=(images[:2], labels[:2]), verbose=False)
+    fit(model, x, y, epochs=1, batch_size=batch_size, validation=held_out, verbose=False)
     streams.set_state(random)

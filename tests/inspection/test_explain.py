@@ -79,11 +79,13 @@ def test_the_plans_are_those_that_run(monkeypatch: pytest.MonkeyPatch, forced: s
 
 
 def test_passes_that_differ_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    def choose(which: str, *_: Any) -> plans.Plan:
-        name = "im2col" if which == "grad_weight" else "direct"
-        return plans.noted(which, plans.Plan(name, f"made for {name}"))
+    settle = plans.settle
 
-    monkeypatch.setattr(conv, "_plan", choose)
+    def choose(work: plans.Pass, valid: tuple[str, ...], usual: plans.Plan) -> plans.Plan:
+        name = "im2col" if work.which == "grad_weight" else "direct"
+        return settle(work, valid, plans.Plan(name, f"made for {name}"))
+
+    monkeypatch.setattr(conv, "settle", choose)
     (row,) = md.explain(ops.conv2d, SHAPE, (3, 3, 3, 4)).rows
     assert row.plan == "forward direct, grad_x direct, grad_weight im2col"
     assert row.reason.endswith("grad_weight made for im2col")

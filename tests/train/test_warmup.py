@@ -1,8 +1,13 @@
 """Compiling ahead: what is noted, what is kept, and what a user is told."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -32,17 +37,33 @@ def plus_one(x: float) -> float:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that would have been started."""
+    commands: list[list[str]] = []
+
+    def popen(command: list[str], **options: Any) -> SimpleNamespace:
+        commands.append(command)
+        return SimpleNamespace(kill=lambda: None, communicate=lambda: None)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    return commands
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[list[str]]) -> Iterator[Path]:
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
-    compiling.cache_folder.cache_clear()
-    yield tmp_path
-    compiling.cache_folder.cache_clear()
-
-
-def test_machine_code_is_kept_where_the_user_says_and_only_compilation_is_noted(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(plus_one, "__module__", f"{compiling.__package__}.here")
+
+    def clear() -> None:
+        compiling.cache_folder.cache_clear()
+        compiling._start_ahead.cache_clear()
+
+    clear()
+    yield tmp_path
+    clear()
+
+
+def test_machine_code_is_kept_where_the_user_says_and_only_compilation_is_noted(folder: Path) -> None:
     noted: list[str] = []
     assert cpu.is_cold()
     with cpu.compilation(noted.append):
@@ -52,6 +73,48 @@ def test_machine_code_is_kept_where_the_user_says_and_only_compilation_is_noted(
     assert noted == ["plus_one"]
     assert not cpu.is_cold()
     assert folder in next(folder.rglob("*.nbi")).parents
+
+
+def test_one_other_process_compiles_meanwhile(
+    folder: Path, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 2)
+    compiling.compiled(plus_one)(1.0)
+    compiling.compiled(plus_one)(1)
+    assert [command[-1] for command in started] == ["minidl.backend.cpu.ahead"]
+
+
+@pytest.mark.parametrize("why", ["something is kept", "another was first", "there is one core"])
+def test_no_other_process_is_started(
+    folder: Path, started: list[list[str]], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 1 if why == "there is one core" else 2)
+    if why != "there is one core":
+        cpu.cache_folder().mkdir(parents=True)
+        (cpu.cache_folder() / ("ahead" if why == "another was first" else "kernel.nbi")).touch()
+    compiling.compiled(plus_one)(1.0)
+    assert started == []
+
+
+def test_the_other_process_compiles_what_a_step_needs() -> None:
+    program = """
+import numpy as np
+from minidl import nn, ops, optim
+from minidl.autograd import tensor
+from minidl.backend.cpu import ahead, direct, elementwise, norm, pool, winograd
+for kernel in ahead.kernels():
+    kernel()
+made = [direct._correlate_weight, winograd._correlate_weight, pool._max_pool_grad, norm._column_sums,
+        norm._grad_sums, norm._grad_x, elementwise._relu_grad]
+before = [kernel.signatures.copy() for kernel in made]
+assert all(before)
+net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8, activation="relu"), nn.MaxPool2d(2),
+                    nn.Conv2d(8, 8, 3, padding=1, activation="relu"), nn.Conv2d(8, 8, 1), nn.ReLU())
+ops.mean(net(tensor(np.ones((16, 64, 64, 3), np.float32)))).backward()
+optim.SGD(net.parameters(), lr=0.1, momentum=0.9).step()
+assert [kernel.signatures for kernel in made] == before
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_every_state_of_the_source_has_its_own_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

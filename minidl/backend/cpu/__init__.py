@@ -1,7 +1,14 @@
 """The CPU backend: every kernel by name, as ops call it (`backend.of(x).relu(x)`)."""
 
 from minidl.backend.cpu.compile import cache_folder, compilation, is_cold
-from minidl.backend.cpu.conv import choose_plan, conv2d, conv2d_grad_weight, conv2d_grad_x
+from minidl.backend.cpu.conv import (
+    choose_plan,
+    conv2d,
+    conv2d_grad_weight,
+    conv2d_grad_x,
+    measure_plans,
+    plan_conditions,
+)
 from minidl.backend.cpu.dropout import dropout
 from minidl.backend.cpu.elementwise import (
     abs,

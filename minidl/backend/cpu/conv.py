@@ -18,13 +18,16 @@ micro-kernel). `choose_plan` says which one runs.
 
 import functools
 import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from minidl.backend.cpu import direct, filtering, im2col, memory, winograd
-from minidl.backend.plans import Plan, forced, noted
+from minidl.backend.cpu.microkernel import lanes
+from minidl.backend.cpu.threads import get_num_threads
+from minidl.backend.plans import Pass, Plan, force_plan, forced, settle
 from minidl.window import Window
 
 _CORRELATE = {
@@ -140,9 +143,48 @@ def conv2d_grad_weight(g: np.ndarray, x: np.ndarray, window: Window, groups: int
     return grad_weight
 
 
+def measure_plans(work: Pass, runs: int = 5) -> dict[str, float]:
+    """Seconds that a pass takes on noise by each plan that is valid for it: the least of some runs."""
+    rng = np.random.default_rng(0)
+    shapes = (
+        (work.images, *work.window.size, work.channels),
+        (*work.window.kernel, work.channels // work.groups, work.filters),
+        (work.images, *work.window.output, work.filters),
+    )
+    x, weight, g = (rng.standard_normal(shape).astype(work.dtype) for shape in shapes)
+    compute = {
+        "forward": lambda: conv2d(x, weight, None, work.window, work.groups, None),
+        "grad_x": lambda: conv2d_grad_x(g, weight, work.window, work.groups),
+        "grad_weight": lambda: conv2d_grad_weight(g, x, work.window, work.groups),
+    }[work.which]
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        compute()
+        return time.perf_counter() - start
+
+    found = {}
+    for name in _choice(*_shape_of(work))[0]:
+        with force_plan(name):
+            seconds()  # compiles
+            found[name] = min(seconds() for _ in range(runs))
+    return found
+
+
+def plan_conditions() -> dict[str, Any]:
+    """What the fastest plans depend on besides the passes."""
+    return {"device": "cpu", "threads": get_num_threads(), "lanes": lanes()}
+
+
+def _shape_of(work: Pass) -> tuple[Window, np.dtype, int, int, int]:
+    """What `_choice` looks at."""
+    return work.window, work.dtype, work.channels // work.groups, work.filters // work.groups, work.images
+
+
 def _plan(which: str, window: Window, x: np.ndarray, y: np.ndarray, groups: int) -> Plan:
     """What pass `which` runs between images like x and outputs like y."""
-    return noted(which, choose_plan(window, x.dtype, groups, x.shape[3], y.shape[3], x.shape[0]))
+    work = Pass(which, window, x.dtype, groups, x.shape[3], y.shape[3], x.shape[0])
+    return settle(work, *_choice(*_shape_of(work)))
 
 
 def _with_channels_together(x: np.ndarray) -> np.ndarray:
