@@ -11,6 +11,7 @@ from minidl.backend.cpu import filtering, winograd
 from minidl.backend.cpu.compile import call
 from minidl.backend.cpu.microkernel import force_lanes, lanes
 from minidl.backend.cpu.sandwich import sandwich
+from minidl.backend.cpu.winograd import _even_chunk
 from minidl.backend.plans import force_plan
 from minidl.testing import reference
 
@@ -107,3 +108,15 @@ def test_the_same_input_gives_the_same_bits() -> None:
     with force_plan("winograd"):
         first, second = (ops.conv2d(x, weight, padding=1).numpy().tobytes() for _ in range(2))
     assert first == second
+
+
+@given(
+    tiles=st.integers(1, 5000), most=st.integers(1, 200), blocks=st.integers(1, 8), threads=st.integers(1, 8)
+)
+def test_chunks_are_shared_out_evenly(tiles: int, most: int, blocks: int, threads: int) -> None:
+    chunk = _even_chunk(tiles, most, blocks, threads)
+    units = [min(chunk, tiles - first) for first in range(0, tiles, chunk) for _ in range(blocks)]
+    assert 1 <= chunk <= most
+    share = -(-len(units) // threads)  # units of a thread, one after another
+    longest = max(sum(units[k * share : (k + 1) * share]) for k in range(threads))
+    assert longest <= tiles * blocks / threads + share + chunk * (len(units) % threads > 0)

@@ -95,7 +95,7 @@ def correlate(
     blocks = -(-channels // most.channels), -(-filters // most.filters)
     tiles, threads = out.shape[0] * math.prod(grid), get_num_threads()
     usual = most.long_chunk if weight.size > _MANY_WEIGHTS else most.chunk
-    chunk = max(1, min(usual, -(-tiles * blocks[1] // (2 * threads))))
+    chunk = _even_chunk(tiles, min(usual, -(-tiles * blocks[1] // (2 * threads))), blocks[1], threads)
     deep, broad = (registers(-(-n // count)) for n, count in zip((channels, filters), blocks))
     panels = choose_panels(broad, chunk)
     if weight.strides[3] != weight.itemsize:
@@ -166,6 +166,17 @@ def correlate_weight(
         sums,
     )
     return memory.added(sums)
+
+
+def _even_chunk(tiles: int, most: int, blocks: int, threads: int) -> int:
+    """Tiles of a chunk: at most so many, chunks as equal as can be, and all threads get as many of them.
+
+    A thread takes the same number of units (a chunk by a block) one after another, whatever their sizes.
+    """
+    chunks = -(-tiles // max(1, most))
+    while chunks * blocks % threads and chunks < tiles:
+        chunks += 1
+    return -(-tiles // chunks)
 
 
 def _grid(size: tuple[int, int], out: np.ndarray) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
