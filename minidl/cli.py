@@ -412,6 +412,8 @@ def warmup(names: tuple[str, ...], tune: Path | None, batch_size: int | None) ->
     """
     from tqdm import tqdm
 
+    if tune is not None and not tune.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {tune.parent}; make it first", param_hint="--tune")
     from minidl.train import tune as measure
     from minidl.train import warmup as compile_for
     from minidl.train import write_table

@@ -151,3 +151,9 @@ def test_the_command_measures_and_a_run_says_what_it_went_by(
         cli.main, ["train", "resnet20", "--out", str(run), "--resume", "--epochs", "2"]
     )
     assert result.exit_code == 0, result.output
+
+
+def test_the_command_says_at_once_that_there_is_no_folder(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.main, ["warmup", "nin", "--tune", str(tmp_path / "none" / "plans.json")])
+    assert result.exit_code == 2
+    assert "make it first" in result.output
