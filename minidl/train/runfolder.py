@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import json
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,10 +159,15 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]:
             config[key] = value
         elif value != began:
             raise CheckpointError(
-                f"{run.path} began with {key} = {began} and cannot go on with {value}: leave it out, or "
-                "start a new run in another folder"
+                f"{run.path} began with {key} = {_short(began)} and cannot go on with {_short(value)}: leave "
+                "it out, or start a new run in another folder"
             )
     return config
+
+
+def _short(value: Any) -> str:
+    """For a message: a table of plans would fill the screen."""
+    return textwrap.shorten(str(value), 120, placeholder=" ...")
 
 
 class ConfigFile(Callback):

@@ -35,8 +35,8 @@ def no_table() -> Iterator[None]:
     plans.use_table({})
 
 
-def choose_slowest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """im2col, which the cost model never takes in float32, wins every race."""
+def let_im2col_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that the cost model never takes in float32 is measured as the fastest."""
     monkeypatch.setattr(cpu, "measure_plans", lambda work: {"direct": 2.0, "im2col": 1.0, "winograd": 3.0})
 
 
@@ -77,7 +77,7 @@ def test_a_plan_is_measured_as_it_would_run() -> None:
 def test_a_table_rules_the_passes_it_holds_but_not_a_forced_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     net = Net()
     usual = plans_of_a_step(net)
-    choose_slowest(monkeypatch)
+    let_im2col_win(monkeypatch)
     table = tune(net, 4, lambda work: None)
     first = next(iter(table))
     plans.use_table({first: "im2col", "something else": "winograd"})
@@ -121,7 +121,7 @@ def test_another_file_is_refused(tmp_path: Path, content: str | None, message: s
 def test_the_command_measures_and_a_run_says_what_it_went_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choose_slowest(monkeypatch)
+    let_im2col_win(monkeypatch)
     file, run = tmp_path / "plans.json", tmp_path / "run"
     options = ["--tune", str(file), "--batch-size", "32"]
     result = CliRunner().invoke(cli.main, ["warmup", "resnet20", *options])
@@ -146,11 +146,20 @@ def test_the_command_measures_and_a_run_says_what_it_went_by(
     assert result.exit_code == 0, result.output
     assert json.loads((run / "config.json").read_text())["plans"] == table
     assert ran == {"im2col"}
+    other = tmp_path / "other.json"
+    write_table(other, dict.fromkeys(table, "direct"))
+    again = ["train", "resnet20", "--out", str(run), "--resume"]
+    result = CliRunner().invoke(cli.main, [*again, "--plans", str(other)])
+    assert result.exit_code == 1
+    assert "began with plans = " in result.output
+    assert "leave it out" in " ".join(result.output.split())
+    assert len(result.output) < 600  # not both tables
     file.unlink()
-    result = CliRunner().invoke(
-        cli.main, ["train", "resnet20", "--out", str(run), "--resume", "--epochs", "2"]
-    )
+    ran.clear()
+    with plans.watching(lambda work, plan: ran.add(plan.name) if str(work) in table else None):
+        result = CliRunner().invoke(cli.main, [*again, "--epochs", "2"])
     assert result.exit_code == 0, result.output
+    assert ran == {"im2col"}
 
 
 def test_the_command_says_at_once_that_there_is_no_folder(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ remainder of the input pixel's place modulo s; each remainder ("phase") is a sma
 taps that hit it, and its output pixels lie s apart.
 
 Three files compute the same: im2col.py (any dtype, BLAS), direct.py and winograd.py (float32, on the
-micro-kernel). `choose_plan` says which one runs.
+micro-kernel). `choose_plan` says which one runs, unless a measured table does (plans.py).
 """
 
 import functools

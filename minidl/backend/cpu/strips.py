@@ -73,10 +73,8 @@ def geometry(
     summing: bool = False,
 ) -> tuple[Geometry, np.ndarray, int]:
     """(geometry, where the runs of a window start, the length of a run)"""
-    return _geometry(
-        *(src.shape, memory.distances(src), rows, columns, stride, out.shape, memory.distances(out)),
-        *(summing, threads),
-    )
+    src_steps, out_steps = memory.distances(src), memory.distances(out)
+    return _geometry(src.shape, src_steps, rows, columns, stride, out.shape, out_steps, threads, summing)
 
 
 @functools.lru_cache(maxsize=4096)  # the layers of a network ask the same in every step
@@ -88,8 +86,8 @@ def _geometry(
     stride: tuple[int, int],
     out_shape: tuple[int, ...],
     out_steps: tuple[int, ...],
-    summing: bool,
     threads: int,
+    summing: bool,
 ) -> tuple[Geometry, np.ndarray, int]:
     n, h, w, c = shape
     tall, wide, filters = out_shape[1:]
