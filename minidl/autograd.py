@@ -14,6 +14,7 @@ import heapq
 import itertools
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from minidl import backend
 from minidl.backend import Array
+from minidl.closures import captured
 from minidl.errors import DTypeError, ShapeError
 
 Vjp = Callable[[Array], Array]
@@ -68,20 +70,20 @@ class Node:
     inputs   per array input the Node that made it, the Tensor itself if it is a leaf that wants a gradient,
              or None
     vjps     per array input its vjp (None where nobody wants it); () once the Node has run
-    saved    (version, count when recorded) of every buffer that a vjp captured and a Tensor shares
+    shared   (version, count when recorded, owner) of the buffers of its inputs and its result
     """
 
-    __slots__ = ("name", "birth", "inputs", "vjps", "saved")
+    __slots__ = ("name", "birth", "inputs", "vjps", "shared")
 
     def __init__(
         self,
         name: str,
         inputs: tuple["Node | Tensor | None", ...],
         vjps: tuple[Vjp | None, ...],
-        saved: list[tuple[Version, int]],
+        shared: list[tuple[Version, int, weakref.ref[Array]]],
     ) -> None:
         self.name, self.birth = name, next(_births)
-        self.inputs, self.vjps, self.saved = inputs, vjps, saved
+        self.inputs, self.vjps, self.shared = inputs, vjps, shared
 
     def run(self, g: Array) -> list[Array | None]:
         """The gradient for every input, from the one arriving at the output.
@@ -93,14 +95,18 @@ class Node:
                 f"backward: it ran through this graph before, and {self.name} has let go of what it kept. "
                 "Compute the loss anew, or call backward(retain_graph=True) the first time"
             )
-        for version, count in self.saved:
-            if version.count != count:
+        for version, count, owner in self.shared:
+            if version.count != count and self._keeps(owner()):
                 raise RuntimeError(
                     f"backward: an array that {self.name} keeps for its gradient was written in place "
                     f"afterwards ({version.count - count} times). Write before the op, into a copy, or make "
                     "a new tensor instead"
                 )
         return [vjp(g) if vjp else None for vjp in self.vjps]
+
+    def _keeps(self, owner: Array | None) -> bool:
+        """Whether a vjp has captured an array in that buffer."""
+        return any(owner_of(array) is owner for array in captured(self.vjps))
 
 
 class Tensor:
@@ -355,7 +361,7 @@ def backward(root: Tensor, grad: Any = None, retain_graph: bool = False) -> None
             leaving = node.run(g)
             inputs = node.inputs
             if not retain_graph:
-                node.vjps, node.saved = (), []
+                node.vjps, node.shared = (), []
             for target, grad_input, fresh in zip(inputs, leaving, _fresh(g, leaving)):
                 if target is None or grad_input is None:
                     continue
@@ -406,10 +412,13 @@ def _first_gradient(root: Tensor, grad: Any) -> Array:
 
 def _fresh(g: Array, leaving: list[Array | None]) -> list[bool]:
     """Per leaving gradient, whether its memory is nobody else's: not g's, nor another's in the list."""
-    owners = [None if array is None else owner_of(array) for array in leaving]
-    taken = [id(owner_of(g)), *(id(owner) for owner in owners if owner is not None)]
+    arriving = owner_of(g)
+    owners = [None if array is None else id(owner_of(array)) for array in leaving]
     return [
-        array is not None and array.flags.writeable and taken.count(id(owner)) == 1
+        array is not None
+        and owner != id(arriving)
+        and owners.count(owner) == 1
+        and bool(array.flags.writeable)
         for array, owner in zip(leaving, owners)
     ]
 

@@ -14,6 +14,7 @@ when an input requires a gradient.
 
 import contextlib
 import inspect
+import weakref
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
@@ -129,6 +130,11 @@ def complex_numbers() -> Iterator[None]:
 def _as_arrays(name: str, given: list[tuple[str, Any]]) -> list[Array]:
     """The op's array inputs as arrays of one device and one dtype: that of the first float Tensor or
     array."""
+    values = [value for _, value in given]
+    if all(isinstance(value, Tensor) for value in values):  # the usual case, for this is called for every op
+        dtype, device = values[0].dtype, values[0].device
+        if dtype.kind in _kinds and all(v.dtype == dtype and v.device == device for v in values[1:]):
+            return [value.data for value in values]
     holders = [(key, value) for key, value in given if isinstance(value, (Tensor, Array))]
     floats = sorted(  # a Tensor's dtype counts before an array's
         (h for h in holders if h[1].dtype.kind in "fc"),
@@ -173,13 +179,12 @@ def _cure(value: Any, dtype: np.dtype) -> str:
 def _record(name: str, values: list[Any], y: Array, vjps: tuple[Vjp | None, ...]) -> Tensor:
     """The op's result as a Tensor, with a Node behind it if somebody may ask for a gradient."""
     result = Tensor(y)
-    tensors = [value for value in values if isinstance(value, Tensor)]
-    owner = owner_of(y)
-    for t in tensors:
-        if owner_of(t.data) is owner:
-            result._version = t._version  # y is a view of an input
+    owner, owners = owner_of(y), [owner_of(v.data) if isinstance(v, Tensor) else None for v in values]
+    for value, other in zip(values, owners):
+        if other is owner:
+            result._version = value._version  # y is a view of an input
             break
-    if not is_recording() or not any(t.requires_grad for t in tensors):
+    if not is_recording():
         return result
     inputs: list[Node | Tensor | None] = []
     kept: list[Vjp | None] = []
@@ -190,30 +195,11 @@ def _record(name: str, values: list[Any], y: Array, vjps: tuple[Vjp | None, ...]
     if not any(kept):
         return result
     check_differentiable(y.dtype, name)
-    versions = {id(owner_of(t.data)): t._version for t in (*tensors, result)}
-    held = {id(v): v for a in captured(kept) if (v := versions.get(id(owner_of(a)))) is not None}
-    result._node = Node(name, tuple(inputs), tuple(kept), [(v, v.count) for v in held.values()])
+    shared = [
+        (value._version, value._version.count, weakref.ref(held))
+        for value, held in zip((*values, result), (*owners, owner))
+        if held is not None
+    ]
+    result._node = Node(name, tuple(inputs), tuple(kept), shared)
     result.requires_grad = True
     return result
-
-
-def captured(functions: Any) -> Iterator[Array]:
-    """Every array that `functions` hold, once: in closures, defaults, and lists or tuples in them, however
-    deep."""
-    todo, seen = [f for f in functions if f is not None], set()
-    while todo:
-        held = todo.pop()
-        if id(held) in seen:
-            continue
-        seen.add(id(held))
-        if isinstance(held, Array):
-            yield held
-        elif isinstance(held, (tuple, list)):
-            todo += held
-        elif callable(held) and hasattr(held, "__closure__"):
-            todo += getattr(held, "__defaults__", None) or ()
-            for cell in held.__closure__ or ():
-                try:
-                    todo.append(cell.cell_contents)
-                except ValueError:  # an empty cell: a variable that was never set
-                    pass

@@ -23,6 +23,7 @@ FLOORS = {
     "minidl.window": 0,
     "minidl.backend": 1,
     "minidl.autograd": 2,
+    "minidl.closures": 2,
     "minidl.recording": 2,
     "minidl.ops": 3,
     "minidl.nn": 4,

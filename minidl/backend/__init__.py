@@ -4,6 +4,7 @@
 module's affair. The NumPy + numba backend `cpu` is the one there is today.
 """
 
+import functools
 from types import ModuleType
 from typing import Any
 
@@ -19,10 +20,15 @@ _default_device = "cpu"
 def of(array: Any) -> ModuleType:
     """The backend that computes on `array`."""
     if isinstance(array, np.ndarray):
-        from minidl.backend import cpu  # here, so that `import minidl` need not load numba
-
-        return cpu
+        return _cpu()
     raise DeviceError(f"no backend computes on {type(array).__module__}.{type(array).__qualname__}")
+
+
+@functools.cache
+def _cpu() -> ModuleType:
+    from minidl.backend import cpu  # here, so that `import minidl` need not load numba
+
+    return cpu
 
 
 def device_of(array: Any) -> str:

@@ -13,10 +13,10 @@ import numpy as np
 from minidl import nn, ops, streams
 from minidl.autograd import Tensor, owner_of
 from minidl.backend.plans import Plan
+from minidl.closures import captured
 from minidl.errors import ShapeError
 from minidl.inspection.text import ruled
 from minidl.inspection.watch import Call, Watch, by_pass
-from minidl.recording import captured
 
 
 @dataclass(frozen=True)

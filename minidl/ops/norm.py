@@ -44,48 +44,33 @@ def batch_norm(
     check_activation("batch_norm", activation)
     xp, relu = backend.of(x), activation == "relu"
     if training:
-        mean, inv_std = _batch_statistics(x, running_mean, running_var, momentum, eps)
+        if x.size == x.shape[3]:
+            raise ShapeError(
+                f"batch_norm: x of shape {x.shape} has one value per channel, whose variance says nothing; "
+                f"train on larger batches or images, or call eval() first"
+            )
+        mean, inv_std = xp.batch_statistics(x, running_mean, running_var, momentum, eps)
     else:
         mean, inv_std = running_mean.astype(x.dtype), _inverse_std(running_var.astype(x.dtype), eps)
     y = xp.normalize(x, mean, inv_std, gamma, beta, residual, relu)
     # What passes the ReLU is needed as an array by the residual alone; the others see it in x as they go.
     arriving = shared(lambda g: xp.relu_grad(g, y)) if relu and residual is not None else (lambda g: g)
-    statistics = x, mean, inv_std, gamma, beta, relu and residual is None
-    sums = shared(lambda g: xp.normalize_grad_sums(g, *statistics))  # (grad_beta, grad_gamma)
+    statistics = x, mean, inv_std, gamma, beta, relu and residual is None, training
+    gradients = shared(lambda g: xp.normalize_grad(arriving(g), *statistics))
 
     def grad_x(g: Array) -> Array:
-        if training:
-            g = arriving(g)
-            return xp.normalize_grad_x(g, *statistics, *sums(g))
-        return xp.mul(xp.relu_grad(g, y) if relu else g, xp.mul(gamma, inv_std))
+        return gradients(g)[0]
 
     def grad_gamma(g: Array) -> Array:
-        return sums(arriving(g))[1]
+        return gradients(g)[1]
 
     def grad_beta(g: Array) -> Array:
-        return sums(arriving(g))[0]
+        return gradients(g)[2]
 
     def grad_residual(g: Array) -> Array:
         return arriving(g)
 
     return y, (grad_x, grad_gamma, grad_beta, grad_residual)
-
-
-def _batch_statistics(
-    x: Array, running_mean: Array, running_var: Array, momentum: float, eps: float
-) -> tuple[Array, Array]:
-    """(mean, 1 / sqrt(var + eps)) of the batch; the running statistics move towards it."""
-    m = x.size // x.shape[3]
-    if m == 1:
-        raise ShapeError(
-            f"batch_norm: x of shape {x.shape} has one value per channel, whose variance says nothing; "
-            f"train on larger batches or images, or call eval() first"
-        )
-    mean, var = backend.of(x).batch_moments(x)
-    for running, batch in ((running_mean, mean), (running_var, var * x.dtype.type(m / (m - 1)))):
-        running *= 1 - momentum
-        running += momentum * batch
-    return mean, _inverse_std(var, eps)
 
 
 def _inverse_std(var: Array, eps: float) -> Array:

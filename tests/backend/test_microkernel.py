@@ -16,6 +16,7 @@ from minidl.backend.cpu.microkernel import (
     lanes,
     multiply_tile,
     pack,
+    pack_jobs,
     tile_code,
 )
 from minidl.backend.cpu.transpose import transpose_code, transposed
@@ -40,6 +41,22 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+def pack_all(
+    source: np.ndarray,
+    starts: np.ndarray,
+    length: int,
+    steps: tuple[int, int],
+    columns: int,
+    wide: int,
+    panels: np.ndarray,
+) -> None:
+    for job in range(pack_jobs(len(starts), length, columns, steps[1], wide)):
+        pack(
+            *(job, transpose_code(lanes()), lanes(), source.ctypes.data, starts, length, steps[0], columns),
+            *(steps[1], wide, panels),
+        )
+
+
 @pytest.mark.parametrize("count", WIDTHS)
 def test_matrices_are_transposed_whatever_their_shape(count: int) -> None:
     for m, n in [(1, 1), (count, count), (3, 70), (70, 3), (2 * count + 5, 3 * count - 1), (150, 33)]:
@@ -59,18 +76,7 @@ def test_every_tile(count: int, packed: bool) -> None:
                 row = vectors * count
                 panel = np.full(RUNS * LENGTH * row, np.nan, np.float32)
                 starts = np.arange(RUNS) * LENGTH * columns
-                pack(
-                    transpose_code(lanes()),
-                    lanes(),
-                    b.ctypes.data,
-                    starts,
-                    LENGTH,
-                    columns,
-                    columns,
-                    1,
-                    vectors,
-                    panel,
-                )
+                pack_all(b, starts, LENGTH, (columns, 1), columns, row, panel)
             bias = np.zeros(vectors * count, np.float32)
             bias[:columns] = normal(columns, seed=2)
             for rows in range(1, most + 1):
@@ -107,9 +113,9 @@ def test_exchanged_weights_are_packed_like_contiguous_ones() -> None:
     turned = np.ascontiguousarray(w.T)
     straight, exchanged = (np.full(5 * 80, np.nan, np.float32) for _ in range(2))
     with force_lanes(16):
-        one, code = np.zeros(1, np.int64), transpose_code(lanes())
-        pack(code, lanes(), w.ctypes.data, one, 5, 70, 70, 1, 2, straight)
-        pack(code, lanes(), turned.ctypes.data, one, 5, 1, 70, 5, 2, exchanged)
+        one = np.zeros(1, np.int64)
+        pack_all(w, one, 5, (70, 1), 70, 32, straight)
+        pack_all(turned, one, 5, (1, 5), 70, 32, exchanged)
     np.testing.assert_array_equal(straight, exchanged)
 
 

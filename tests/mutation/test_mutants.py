@@ -126,7 +126,11 @@ def interpreted(module: ModuleType) -> Iterator[dict[str, FunctionType]]:
         for key, value in vars(module).items()
         if isinstance(value, Dispatcher) and value.py_func.__module__ == module.__name__
     }
-    namespace = vars(module) | {"prange": range, "blas": SimpleNamespace(**vars(blas) | {"gemm": _gemm})}
+    namespace = vars(module) | {
+        "prange": range,
+        "use_threads": lambda count: None,
+        "blas": SimpleNamespace(**vars(blas) | {"gemm": _gemm}),
+    }
     plain = {key: FunctionType(kernel.__code__, namespace, key) for key, kernel in kernels.items()}
     namespace.update(plain)
     with pytest.MonkeyPatch.context() as patch:

@@ -53,13 +53,12 @@ from minidl.backend.cpu.elementwise import (
 from minidl.backend.cpu.loss import cross_entropy
 from minidl.backend.cpu.memory import free_unused, live_bytes, peak_bytes
 from minidl.backend.cpu.norm import (
-    batch_moments,
+    batch_statistics,
     column_sums,
     local_response_norm,
     local_response_norm_grad,
     normalize,
-    normalize_grad_sums,
-    normalize_grad_x,
+    normalize_grad,
 )
 from minidl.backend.cpu.pool import (
     adaptive_avg_pool2d,

@@ -36,9 +36,7 @@ def kernels() -> Iterator[Callable[[], object]]:
     yield lambda: direct.correlate_weight(g, (0,), (0,), (1, 1), g)
     yield lambda: norm.column_sums(g)
     yield lambda: elementwise.relu_grad(g, g)
-    statistics = (g, channel, channel, channel, channel, True)
-    yield lambda: norm.normalize_grad_x(g, *statistics, channel, channel)
-    yield lambda: norm.normalize_grad_sums(g, *statistics)
+    yield lambda: norm.normalize_grad(g, g, channel, channel, channel, channel, True, True)
     yield lambda: pool.avg_pool2d_grad(g, half, False)
     yield lambda: transposed(np.ones((1, 1, 16, 16), np.float32), lanes())
 

@@ -19,7 +19,6 @@ micro-kernel). `choose_plan` says which one runs, unless a measured table does (
 import functools
 import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -106,10 +105,11 @@ def conv2d(
     x = _with_channels_together(x)
     y = memory.empty((x.shape[0], *window.output, weight.shape[3]), x.dtype)
     correlate = _CORRELATE[_plan("forward", window, x, y, groups).name]
-    for c, f in _groups(x, y, groups):
-        part = None if bias is None else bias[f]
-        relu = activation == "relu"
-        correlate(x[..., c], *_taps(window), window.stride, weight[..., f], part, relu, y[..., f])
+    biases = [None] * groups if bias is None else _grouped(bias, groups)
+    for images, filters, part, place in zip(
+        _grouped(x, groups), _grouped(weight, groups), biases, _grouped(y, groups)
+    ):
+        correlate(images, *_taps(window), window.stride, filters, part, activation == "relu", place)
     return y
 
 
@@ -118,13 +118,14 @@ def conv2d_grad_x(g: np.ndarray, weight: np.ndarray, window: Window, groups: int
     g = _with_channels_together(g)
     grad_x = memory.empty((g.shape[0], *window.size, weight.shape[2] * groups), g.dtype)
     correlate = _CORRELATE[_plan("grad_x", window, grad_x, g, groups).name]
-    for c, f in _groups(grad_x, g, groups):
-        back = weight[..., f].transpose(0, 1, 3, 2)
-        for (top, tap_rows, rows), (left, tap_columns, columns) in _phases(window):
-            place = grad_x[:, top :: window.stride[0], left :: window.stride[1], c]
-            if tap_rows and tap_columns:
-                taps = back[_every(tap_rows)][:, _every(tap_columns)]
-                correlate(g[..., f], rows, columns, (1, 1), taps, None, False, place)
+    back = weight.transpose(0, 1, 3, 2)
+    for j, (arriving, leaving) in enumerate(zip(_grouped(g, groups), _grouped(grad_x, groups))):
+        filters = arriving.shape[3]
+        for pixels, taps, rows, columns in _phases(window):
+            place = leaving[pixels]
+            if rows and columns:
+                turned = back[(*taps, slice(j * filters, (j + 1) * filters))]
+                correlate(arriving, rows, columns, (1, 1), turned, None, False, place)
             else:
                 place[...] = 0  # no window reads these pixels
     return grad_x
@@ -138,8 +139,8 @@ def conv2d_grad_weight(g: np.ndarray, x: np.ndarray, window: Window, groups: int
     if groups == 1:
         return correlate_weight(x, *taps, g)
     grad_weight = memory.empty((*window.kernel, x.shape[3] // groups, g.shape[3]), g.dtype)
-    for c, f in _groups(x, g, groups):
-        grad_weight[..., f] = correlate_weight(x[..., c], *taps, g[..., f])
+    for place, images, arriving in zip(*(_grouped(array, groups) for array in (grad_weight, x, g))):
+        place[...] = correlate_weight(images, *taps, arriving)
     return grad_weight
 
 
@@ -183,8 +184,14 @@ def _shape_of(work: Pass) -> tuple[Window, np.dtype, int, int, int]:
 
 def _plan(which: str, window: Window, x: np.ndarray, y: np.ndarray, groups: int) -> Plan:
     """What pass `which` runs between images like x and outputs like y."""
-    work = Pass(which, window, x.dtype, groups, x.shape[3], y.shape[3], x.shape[0])
-    return settle(work, *_choice(*_shape_of(work)))
+    return settle(*_pass(which, window, x.dtype, groups, x.shape[3], y.shape[3], x.shape[0]))
+
+
+@functools.lru_cache(maxsize=4096)
+def _pass(*fields: Any) -> tuple[Pass, tuple[str, ...], Plan]:
+    """(the `Pass` of these fields, the plans that compute it, the one to take)"""
+    work = Pass(*fields)
+    return work, *_choice(*_shape_of(work))
 
 
 def _with_channels_together(x: np.ndarray) -> np.ndarray:
@@ -193,10 +200,12 @@ def _with_channels_together(x: np.ndarray) -> np.ndarray:
     return x if in_order else memory.contiguous(x)
 
 
-def _groups(x: np.ndarray, y: np.ndarray, groups: int) -> Iterator[tuple[slice, slice]]:
-    """Per group the channels of x that it reads and the channels of y that it makes."""
-    c, f = x.shape[3] // groups, y.shape[3] // groups
-    return ((slice(j * c, (j + 1) * c), slice(j * f, (j + 1) * f)) for j in range(groups))
+def _grouped(array: np.ndarray, groups: int) -> list[np.ndarray]:
+    """The part of the last axis that belongs to each group."""
+    if groups == 1:
+        return [array]
+    each = array.shape[-1] // groups
+    return [array[..., j * each : (j + 1) * each] for j in range(groups)]
 
 
 def _every(taps: list[int]) -> slice:
@@ -218,8 +227,8 @@ def _taps(window: Window) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 @functools.lru_cache(maxsize=1024)
 def _phases(window: Window) -> Any:
-    """Per remainder of (row, column) modulo the stride: (remainder, the taps that read such pixels, where
-    those output pixels lie).
+    """Per remainder of (row, column) modulo the stride: (the slices of such pixels, those of the taps that
+    read them, where those output pixels lie: rows, columns).
 
     Input row r = remainder + i * stride is read through tap a by output row (r + padding - a * dilation) /
     stride = i + offset. Taps come in falling order, so that offsets rise.
@@ -236,6 +245,10 @@ def _phases(window: Window) -> Any:
         for remainder in range(min(stride, window.size[axis])):
             taps = [a for a in reversed(range(kernel)) if (remainder + before - a * dilation) % stride == 0]
             offsets = tuple((remainder + before - a * dilation) // stride for a in taps)
-            axis_phases.append((remainder, taps, offsets))
+            axis_phases.append((slice(remainder, None, stride), _every(taps) if taps else None, offsets))
         axes.append(axis_phases)
-    return [(rows, columns) for rows in axes[0] for columns in axes[1]]
+    return [
+        ((slice(None), pixels, across), (taps, over), rows, columns)
+        for pixels, taps, rows in axes[0]
+        for across, over, columns in axes[1]
+    ]

@@ -14,6 +14,9 @@ its pixels are cut into lines.
 Bound by: arithmetic; a pointwise one of few channels by writing its output.
 """
 
+import functools
+from typing import Any
+
 import numba
 import numpy as np
 from numba import prange
@@ -22,17 +25,17 @@ from minidl.backend.cpu import memory
 from minidl.backend.cpu.compile import compiled
 from minidl.backend.cpu.instructions import copy_numbers
 from minidl.backend.cpu.microkernel import (
-    Panels,
     choose_panels,
     lanes,
     multiply_tile,
     pack,
-    padded,
+    pack_jobs,
+    pad,
     registers,
     tile_code,
 )
 from minidl.backend.cpu.strips import Geometry, geometry, place_strip, segments
-from minidl.backend.cpu.threads import get_num_threads
+from minidl.backend.cpu.threads import add_parts, get_num_threads, use_threads
 from minidl.backend.cpu.transpose import transpose_code
 
 _SHARED_SUMS = 1 << 18  # numbers of a weight gradient from which threads share it out instead of copying it
@@ -55,23 +58,53 @@ def correlate(
     src (N, H, W, C), weight (taps, taps, C, F), out (N, OH, OW, F), all float32; the channels of a pixel are
     neighbours in src and out, weight may be any view. Reads outside src are zeros.
     """
-    count = get_num_threads()
-    g, runs, length = geometry(src, rows, columns, stride, out, count)
-    panels = choose_panels(g.filters, g.wide)
+    bias = None if bias is None else memory.contiguous(bias)
+    fixed, numbers = _correlate_shapes(
+        *(src.shape, src.strides, rows, columns, stride, weight.shape, weight.strides, out.shape),
+        *(out.strides, get_num_threads(), lanes()),
+    )
     _correlate(
-        tile_code(),
-        lanes(),
+        *fixed,
         memory.address(src),
-        g,
-        *segments(runs, length, _PANEL_NUMBERS // (panels.vectors * lanes())),
-        _packed(weight, panels),
-        panels.vectors,
-        panels.rows,
-        padded(bias, g.filters),
+        memory.address(weight),
+        0 if bias is None else memory.address(bias),
         int(relu),
         memory.address(out),
-        _scratch(g, count, g.strip * g.wide * panels.vectors * lanes()),
+        memory.workspace(numbers),
     )
+
+
+@functools.lru_cache(maxsize=4096)  # the layers of a network ask the same in every step
+def _correlate_shapes(
+    shape: tuple[int, ...],
+    pitches: tuple[int, ...],
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
+    stride: tuple[int, int],
+    weight_shape: tuple[int, ...],
+    weight_pitches: tuple[int, ...],
+    out_shape: tuple[int, ...],
+    out_pitches: tuple[int, ...],
+    threads: int,
+    lane_count: int,
+) -> tuple[tuple[Any, ...], int]:
+    """(the arguments of `_correlate` that depend on shapes alone, how many numbers of workspace it takes)
+
+    Pitches are in bytes, as `strides`.
+    """
+    g, runs, length = geometry(shape, pitches, rows, columns, stride, out_shape, out_pitches, threads)
+    panels = choose_panels(g.filters, g.wide)
+    wide = panels.vectors * lane_count
+    *outer, step, column_step = (pitch // 4 for pitch in weight_pitches)
+    taps = memory.places(weight_shape[:2], tuple(outer))
+    packed = memory.line(taps.size * g.channels * registers(g.filters))
+    sizes = packed, memory.line(registers(g.filters)), memory.line(g.strip * g.wide * wide), g.copied
+    fixed = (
+        *(tile_code(), transpose_code(lane_count), lane_count, tuple(g)),
+        *segments(runs, length, _PANEL_NUMBERS // wide),
+        *(panels.vectors, panels.rows, taps, (step, column_step), sizes, threads),
+    )
+    return fixed, sizes[0] + sizes[1] + threads * (sizes[2] + sizes[3])
 
 
 def correlate_weight(
@@ -82,79 +115,78 @@ def correlate_weight(
     -> (taps, taps, C, F), as `correlate`. A large sum is shared out among the threads by filters; of a small
     one each thread makes its own from a share of the lines, and they are added in order.
     """
-    count = get_num_threads()
-    shape, runs, length = geometry(src, rows, columns, stride, g, count, summing=True)
-    depth, filters = len(runs) * length, shape.filters
-    panels = choose_panels(filters, length)
-    many = -(-filters // (panels.vectors * lanes())) >= count
-    parts, shares = (1, count) if many and depth * filters >= _SHARED_SUMS else (count, 1)
-    sums = memory.empty((parts, depth, registers(filters)), np.float32)
-    _correlate_weight(
-        tile_code(),
-        lanes(),
-        memory.address(src),
-        shape,
-        runs,
-        length,
-        memory.address(g),
-        panels.vectors,
-        panels.rows,
-        shares,
-        memory.empty((count, shape.strip * shape.wide * registers(filters)), np.float32),
-        sums,
-        _scratch(shape, count),
+    fixed, depth, pitch, numbers = _weight_shapes(
+        src.shape, src.strides, rows, columns, stride, g.shape, g.strides, get_num_threads(), lanes()
     )
-    total = memory.added(sums)[:, :filters]
-    return total.reshape(len(rows), len(columns), shape.channels, filters)
+    sums = memory.empty((depth, pitch), np.float32)
+    _correlate_weight(*fixed, memory.address(src), memory.address(g), sums, memory.workspace(numbers))
+    filters = g.shape[3]
+    return sums[:, :filters].reshape(len(rows), len(columns), src.shape[3], filters)
 
 
-def _packed(weight: np.ndarray, panels: Panels) -> np.ndarray:
-    """The filters as panels: tap after tap, channel after channel."""
-    *outer, step, column_step = memory.distances(weight)
-    a, b, channels, filters = weight.shape
-    packed = memory.empty((a * b * channels * registers(filters),), np.float32)
-    pack(
-        transpose_code(lanes()),
-        lanes(),
-        memory.address(weight),
-        memory.places((a, b), tuple(outer)),
-        channels,
-        step,
-        filters,
-        column_step,
-        panels.vectors,
-        packed,
+@functools.lru_cache(maxsize=4096)
+def _weight_shapes(
+    shape: tuple[int, ...],
+    pitches: tuple[int, ...],
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
+    stride: tuple[int, int],
+    out_shape: tuple[int, ...],
+    out_pitches: tuple[int, ...],
+    threads: int,
+    lane_count: int,
+) -> tuple[tuple[Any, ...], int, int, int]:
+    """(the arguments of `_correlate_weight` that depend on shapes alone, rows and numbers to a row of its
+    sums, how many numbers of workspace it takes)
+    """
+    g, runs, length = geometry(
+        shape, pitches, rows, columns, stride, out_shape, out_pitches, threads, summing=True
     )
-    return packed
-
-
-def _scratch(g: Geometry, workers: int, results: int = 0) -> np.ndarray:
-    """For each worker some results, and the copy of a strip.  (workers, numbers)"""
-    rows = (g.strip - 1) * g.stride_h + g.reach_h
-    columns = (g.wide - 1) * g.stride_w + g.reach_w
-    return memory.empty((workers, results + rows * columns * g.pitch), np.float32)
+    depth, pitch = len(runs) * length, registers(g.filters)
+    panels = choose_panels(g.filters, length)
+    many = -(-g.filters // (panels.vectors * lane_count)) >= threads
+    parts, shares = (1, threads) if many and depth * g.filters >= _SHARED_SUMS else (threads, 1)
+    sizes = memory.line(depth * pitch), memory.line(g.strip * g.wide * pitch), g.copied
+    fixed = (
+        *(tile_code(), lane_count, tuple(g), runs, length, panels.vectors, panels.rows),
+        *(parts, shares, sizes),
+    )
+    return fixed, depth, pitch, (parts - 1) * sizes[0] + threads * (sizes[1] + sizes[2])
 
 
 @compiled(parallel=True)
 def _correlate(  # type: ignore[no-untyped-def]
-    tile, lane_count, src, g, runs, length, group, panels, vectors, most, bias, relu, out, scratch
-):
-    """Strips among the threads; panels, `group` runs of their rows, lines and tiles of a strip."""
+    tile, transpose, lane_count, shapes, runs, length, group, vectors, most, taps, steps, sizes, threads, src,
+    weight, bias, relu, out, space,
+):  # fmt: skip
+    """Strips among the threads; panels, `group` runs of their rows, lines and tiles of a strip.
+
+    space: the filters as panels, tap after tap and channel after channel; the bias; for each thread the
+    results of a ragged panel, and the copy of a strip.
+    """
+    use_threads(threads)
+    g = Geometry(*shapes)
     wide = vectors * lane_count
     depth = len(runs) * length
-    results = (g.tall + g.strips - 1) // g.strips * g.wide * wide
+    panels, added = space[: sizes[0]], space[sizes[0] : sizes[0] + sizes[1]]
+    scratch = space[sizes[0] + sizes[1] :]
+    pad(bias, g.filters, added)
+    for job in prange(pack_jobs(len(taps), g.channels, g.filters, steps[1], wide)):
+        pack(
+            job, transpose, lane_count, weight, taps, g.channels, steps[0], g.filters, steps[1], wide, panels
+        )
     for unit in prange(g.images * g.strips):
         image, strip = unit // g.strips, unit % g.strips
         first, last = strip * g.tall // g.strips, (strip + 1) * g.tall // g.strips
-        mine = scratch[numba.get_thread_id()]
-        start, pixel, row = place_strip(src, g, image, first, last, 0, g.channels, mine[results:])
+        mine = scratch[numba.get_thread_id() * (sizes[2] + sizes[3]) :]
+        start, pixel, row = place_strip(src, g, image, first, last, 0, g.channels, mine[sizes[2] :])
         for panel in range(0, g.filters, wide):
             count = min(wide, g.filters - panel)
             registers = (count + lane_count - 1) // lane_count
             ragged = count < registers * lane_count
             b = panels.ctypes.data + 4 * panel * depth
             b_row = registers * lane_count
-            add = bias.ctypes.data + 4 * panel
+            add = added.ctypes.data + 4 * panel
             for run in range(0, len(runs), group):
                 count_runs = min(group, len(runs) - run)
                 b_run = b + 4 * run * length * b_row
@@ -186,19 +218,25 @@ def _correlate(  # type: ignore[no-untyped-def]
 
 @compiled(parallel=True)
 def _correlate_weight(  # type: ignore[no-untyped-def]
-    tile, lane_count, src, g, runs, length, grad, vectors, most, shares, packed, sums, scratch
+    tile, lane_count, shapes, runs, length, vectors, most, parts, shares, sizes, src, grad, sums, space
 ):
-    """sums[part] of a part of all strips, or the panels of a share: the terms of a strip are packed, then a
+    """A part of all strips, or the panels of a share, to a worker: the terms of a strip are packed, then a
     block of channels at a time is multiplied by them.
+
+    space: the sums of all parts but the first; for each worker a strip's terms as panels, and its copy.
     """
+    g = Geometry(*shapes)
     wide = vectors * lane_count
-    parts, _, pitch = sums.shape
+    pitch = sums.shape[1]
+    scratch = space[(parts - 1) * sizes[0] :]
     units = g.images * g.strips
     tallest = (g.tall + g.strips - 1) // g.strips
     panel_count = (g.filters + wide - 1) // wide
     for worker in prange(parts * shares):
         part, share = worker // shares, worker % shares
-        panels, copied = packed[worker], scratch[worker]
+        total = sums.reshape(-1) if part == 0 else space[(part - 1) * sizes[0] :]
+        panels = scratch[worker * (sizes[1] + sizes[2]) :]
+        copied = panels[sizes[1] :]
         offsets = np.empty(tallest, np.int64)
         first_panel, last_panel = share * panel_count // shares, (share + 1) * panel_count // shares
         low = part * units // parts
@@ -228,8 +266,7 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
                         done = 0
                         for tiles in range((span + most - 1) // most, 0, -1):
                             rows = (span - done + tiles - 1) // tiles
-                            to = part * sums.shape[1] + r * length + block + done
-                            c = sums.ctypes.data + 4 * (to * pitch + f)
+                            c = total.ctypes.data + 4 * ((r * length + block + done) * pitch + f)
                             multiply_tile(
                                 tile, rows, registers, start + 4 * (runs[r] + done), 1, g.stride_w * pixel,
                                 offsets.ctypes.data, lines, line, panels.ctypes.data + 4 * at,
@@ -238,7 +275,8 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
                             done += rows
                     at += terms * registers * lane_count
         if low == (part + 1) * units // parts:
-            sums[part] = 0
+            total[: sums.size] = 0
+    add_parts(sums.reshape(-1), space, parts - 1, sizes[0])
 
 
 @compiled

@@ -20,7 +20,7 @@ from numba import prange
 
 from minidl.backend.cpu import blas, memory
 from minidl.backend.cpu.compile import compiled
-from minidl.backend.cpu.threads import get_num_threads
+from minidl.backend.cpu.threads import get_num_threads, use_threads
 
 TILE_BYTES = (
     1 << 21
@@ -211,6 +211,7 @@ def _finish(out, bias, relu):  # type: ignore[no-untyped-def]
 
 @compiled(parallel=True)
 def _gather_multiply(src, rows, columns, stride_h, stride_w, matrix, bias, relu, out, lines, cols):  # type: ignore[no-untyped-def]
+    use_threads(cols.shape[0])
     n, oh, ow, f = out.shape
     depth = matrix.shape[0]
     pixels = out.reshape(n * oh * ow, f)

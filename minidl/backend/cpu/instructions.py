@@ -3,7 +3,7 @@
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -24,6 +24,20 @@ def copy_numbers(typing: Any, target: Any, source: Any, count: Any) -> Any:
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@intrinsic
+def _pointer(typing: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), codegen
+
+
+@compiled
+def numbers_at(address, count, like):  # type: ignore[no-untyped-def]
+    """In compiled code: `count` numbers from an address on, as an array of the dtype of array `like`."""
+    return carray(_pointer(address), (count,), like.dtype)
 
 
 def emit_prefetch(builder: Any, address: Any) -> None:

@@ -7,8 +7,10 @@ of two, so that they meet again. Idle and live blocks together stay below `_SLAC
 ever live: when shapes change, old blocks go back to the system. Small arrays are left to NumPy.
 """
 
+import atexit
 import functools
 import math
+import threading
 from collections import defaultdict
 from typing import Any, NamedTuple
 
@@ -17,6 +19,8 @@ import numpy as np
 SMALL_BYTES = 1 << 15  # below this NumPy's own allocator is as good
 _ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 register
 _SLACK = 2.0
+_LINE = _ALIGNMENT // 4  # float32 numbers
+_LEAST_WORKSPACE = 1 << 16
 _LARGER = 2  # times the size asked for: larger blocks are kept for larger arrays
 
 _idle: "dict[int, list[_Raw]]" = defaultdict(list)
@@ -114,6 +118,31 @@ def places(counts: tuple[int, int], steps: tuple[int, ...]) -> np.ndarray:
     return np.add.outer(np.arange(counts[0]) * steps[0], np.arange(counts[1]) * steps[1]).reshape(-1)
 
 
+class _Workspace(threading.local):
+    space: "np.ndarray | None" = None
+
+
+_workspace = _Workspace()
+
+
+def workspace(numbers: int) -> np.ndarray:
+    """At least so many float32 numbers, undefined: this thread's until it asks again.
+
+    A kernel keeps here what nobody needs when it has run; being the same memory every time, it is often in a
+    cache still.
+    """
+    space = _workspace.space
+    if space is None or space.size < numbers:
+        space = _workspace.space = None  # the old one may serve
+        space = _workspace.space = empty((max(numbers, _LEAST_WORKSPACE),), np.float32)
+    return space
+
+
+def line(numbers: int) -> int:
+    """So many float32 numbers, rounded up to whole lines of the caches."""
+    return -(-numbers // _LINE) * _LINE
+
+
 def added(parts: np.ndarray) -> np.ndarray:
     """The sum over the first axis, in its order."""
     return (
@@ -122,10 +151,14 @@ def added(parts: np.ndarray) -> np.ndarray:
 
 
 def free_unused() -> None:
-    """Hand the blocks nobody uses back to the system."""
+    """Hand the blocks nobody uses back to the system, and this thread's workspace."""
     global _idle_bytes
+    _workspace.space = None
     _idle.clear()
     _idle_bytes = 0
+
+
+atexit.register(free_unused)  # while what `_Block.__del__` needs is still there
 
 
 def _trim(limit: int) -> None:

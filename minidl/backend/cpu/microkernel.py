@@ -35,9 +35,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
-import numpy as np
 from llvmlite import ir
-from numba import prange, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -332,50 +331,55 @@ def multiply_tile(  # type: ignore[no-untyped-def]
     call(tile, (rows, vectors, *operands))
 
 
-@compiled(parallel=True)
+@compiled
+def pack_jobs(taps, length, columns, column_step, wide):  # type: ignore[no-untyped-def]
+    """How many jobs `pack` is cut into."""
+    most = _PACKED_ROWS if column_step == 1 else length
+    return taps * ((length + most - 1) // most) * ((columns + wide - 1) // wide)
+
+
+@compiled
 def pack(  # type: ignore[no-untyped-def]
-    transpose, lane_count, source, starts, length, step, columns, column_step, vectors, panels
+    job, transpose, lane_count, source, starts, length, step, columns, column_step, wide, panels
 ):
-    """panels (flat) = B[r, k, j] = source[starts[r] + k * step + j * column_step], panel after panel.
+    """One job of: panels = B[r, k, j] = source[starts[r] + k * step + j * column_step], panel after panel.
 
     The last panel is as wide as its columns need, in whole registers; what is left of those is zeros.
-    `source` is an address, `transpose` is `transpose_code(lane_count)`.
+    `source` is an address, `panels` flat, `transpose` is `transpose_code(lane_count)`.
     """
-    wide = vectors * lane_count
     depth = len(starts) * length
     most = _PACKED_ROWS if column_step == 1 else length
     parts, count_panels = (length + most - 1) // most, (columns + wide - 1) // wide
-    for unit in prange(len(starts) * parts * count_panels):
-        r, rest = unit // (parts * count_panels), unit % (parts * count_panels)
-        low, first = rest // count_panels * most, rest % count_panels * wide
-        terms, count = min(most, length - low), min(wide, columns - first)
-        pitch = (count + lane_count - 1) // lane_count * lane_count
-        at = starts[r] + low * step + first * column_step
-        row = depth * first + (r * length + low) * pitch
-        start, target = source + 4 * at, panels.ctypes.data + 4 * row
-        if column_step == 1:
+    r, rest = job // (parts * count_panels), job % (parts * count_panels)
+    low, first = rest // count_panels * most, rest % count_panels * wide
+    terms, count = min(most, length - low), min(wide, columns - first)
+    pitch = (count + lane_count - 1) // lane_count * lane_count
+    at = starts[r] + low * step + first * column_step
+    row = depth * first + (r * length + low) * pitch
+    start, target = source + 4 * at, panels.ctypes.data + 4 * row
+    if column_step == 1:
+        for k in range(terms):
+            copy_numbers(target + 4 * k * pitch, start + 4 * k * step, count)
+    elif step == 1:
+        call(transpose, (start, column_step, target, pitch, count, terms))
+    else:
+        for j in range(count):
             for k in range(terms):
-                copy_numbers(target + 4 * k * pitch, start + 4 * k * step, count)
-        elif step == 1:
-            call(transpose, (start, column_step, target, pitch, count, terms))
-        else:
-            for j in range(count):
-                for k in range(terms):
-                    number = start + 4 * (j * column_step + k * step)
-                    copy_numbers(target + 4 * (k * pitch + j), number, 1)
-        if count < pitch:
-            for k in range(terms):
-                panels[row + k * pitch + count : row + (k + 1) * pitch] = 0
+                number = start + 4 * (j * column_step + k * step)
+                copy_numbers(target + 4 * (k * pitch + j), number, 1)
+    if count < pitch:
+        for k in range(terms):
+            panels[row + k * pitch + count : row + (k + 1) * pitch] = 0
+
+
+@compiled
+def pad(source, count, target):  # type: ignore[no-untyped-def]
+    """target = `count` numbers from address `source` on (0: none), then zeros."""
+    target[:] = 0
+    if source:
+        copy_numbers(target.ctypes.data, source, count)
 
 
 def registers(columns: int) -> int:
     """`columns`, rounded up to whole registers."""
     return -(-columns // _lanes) * _lanes
-
-
-def padded(bias: np.ndarray | None, columns: int) -> np.ndarray:
-    """A bias, or zeros, as long as whole registers need."""
-    full = np.zeros(registers(columns), np.float32)
-    if bias is not None:
-        full[:columns] = bias
-    return full

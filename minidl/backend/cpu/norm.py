@@ -21,7 +21,7 @@ from numba import prange
 
 from minidl.backend.cpu import memory
 from minidl.backend.cpu.compile import compiled
-from minidl.backend.cpu.instructions import prefetch
+from minidl.backend.cpu.instructions import numbers_at, prefetch
 
 _CHUNK = 256  # rows
 _WIDE = 256  # numbers of a row up to which neighbours are taken together
@@ -30,26 +30,31 @@ _AHEAD = 2048  # numbers: so far ahead memory is fetched
 
 def column_sums(x: np.ndarray) -> np.ndarray:
     """Sum over all axes but the last.  (..., C) -> (C,)"""
-    fold = _fold(x)
-    m, width = x.size // x.shape[-1] // fold, x.shape[-1] * fold
-    parts = memory.empty((_chunks(m), width), x.dtype)
-    _column_sums(*_lines(x, width), m, parts)
-    return _total(parts, x.shape[-1])
+    x, pitch = _lines(x)
+    c, fold = x.shape[-1], _fold(x)
+    rows = x.size // c // fold
+    total = np.empty(c, x.dtype)
+    parts = memory.empty((_chunks(rows), fold * c), x.dtype)
+    _column_sums(memory.address(x), pitch * fold, rows, parts, total)
+    return total
 
 
-def batch_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and biased variance of each channel.  (..., C) -> (C,), (C,)
+def batch_statistics(
+    x: np.ndarray, running_mean: np.ndarray, running_var: np.ndarray, momentum: float, eps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and 1 / sqrt(var + eps) of each channel, var being divided by M.  (..., C) -> (C,), (C,)
 
-    Chunk k gives the mean and the sum of squares about it; they are merged as in Chan et al. 1979:
+    The running statistics become (1 - momentum) * running + momentum * batch in place, var divided by M - 1
+    there. Chunk k gives the mean and the sum of squares about it; they are merged as in Chan et al. 1979:
     squares = sum_k (squares_k + count_k (mean_k - mean)^2).
     """
-    fold, c = _fold(x, contiguous=True), x.shape[-1]
-    rows = _rows(x, fold)
-    parts = memory.empty((_chunks(len(rows)), 2, rows.shape[1]), x.dtype)
-    _chunk_moments(rows, parts)
-    mean, variance = np.empty(c, x.dtype), np.empty(c, x.dtype)
-    _merge_moments(parts.reshape(-1, 2, fold, c), len(rows), mean, variance)
-    return mean, variance
+    x = memory.contiguous(x)
+    c, fold = x.shape[-1], _fold(x)
+    rows = x.reshape(-1, fold * c)
+    parts = memory.empty((_chunks(len(rows)), 2, fold * c), x.dtype)
+    mean, inv_std = np.empty(c, x.dtype), np.empty(c, x.dtype)
+    _batch_statistics(rows, parts, running_mean, running_var, momentum, eps, mean, inv_std)
+    return mean, inv_std
 
 
 def normalize(
@@ -62,46 +67,18 @@ def normalize(
     relu: bool,
 ) -> np.ndarray:
     """act(gamma * (x - mean) * inv_std + beta + residual)  (N, H, W, C) -> (N, H, W, C)"""
+    x = memory.contiguous(x)
     y = memory.empty(x.shape, x.dtype)
-    fold = _fold(x, contiguous=True)
+    shape = -1, _fold(x) * x.shape[-1]
+    other = x if residual is None else memory.contiguous(residual)
+    channels = (memory.contiguous(values) for values in (mean, inv_std, gamma, beta))
     _normalize(
-        _rows(x, fold),
-        _repeated(mean, fold),
-        _repeated(inv_std * gamma, fold),
-        _repeated(beta, fold),
-        _rows(x if residual is None else residual, fold),
-        residual is not None,
-        relu,
-        _rows(y, fold),
+        x.reshape(shape), *channels, other.reshape(shape), residual is not None, relu, y.reshape(shape)
     )
     return y
 
 
-def normalize_grad_sums(
-    g: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, gamma: np.ndarray, beta: np.ndarray,
-    relu: bool,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """(sum of g, sum of g * (x - mean) * inv_std) per channel: the gradients of beta and gamma.
-
-    With `relu`, that of a `normalize` without residual, g counts where its result is positive.
-    """
-    fold, c = _fold(g), x.shape[-1]
-    rows = _rows(x, fold)
-    parts = memory.empty((2, _chunks(len(rows)), fold * c), x.dtype)
-    _grad_sums(
-        *_lines(g, fold * c),
-        rows,
-        _repeated(mean, fold),
-        _repeated(inv_std * gamma, fold),
-        _repeated(beta, fold),
-        relu,
-        parts,
-    )
-    sums = _total(parts[0], c), _total(parts[1], c)
-    return sums[0], sums[1] * inv_std
-
-
-def normalize_grad_x(
+def normalize_grad(
     g: np.ndarray,
     x: np.ndarray,
     mean: np.ndarray,
@@ -109,28 +86,35 @@ def normalize_grad_x(
     gamma: np.ndarray,
     beta: np.ndarray,
     relu: bool,
-    grad_beta: np.ndarray,
-    grad_gamma: np.ndarray,
-) -> np.ndarray:
-    """gamma * inv_std * (g - grad_beta / M - (x - mean) * inv_std * grad_gamma / M)  -> (N, H, W, C)
+    training: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The gradients by x, gamma and beta.  -> (N, H, W, C), (C,), (C,)
 
-    `relu` as in `normalize_grad_sums`.
+    grad_beta = sum of g, grad_gamma = sum of g * (x - mean) * inv_std over the M = N*H*W pixels; in training
+    grad_x = gamma * inv_std * (g - grad_beta / M - (x - mean) * inv_std * grad_gamma / M), otherwise gamma *
+    inv_std * g, for then the statistics are constants. With `relu`, that of a `normalize` without residual, g
+    counts where its result is positive.
     """
-    fold, c = _fold(g), x.shape[-1]
-    m = x.dtype.type(x.size // c)
-    grad_x = memory.empty(x.shape, x.dtype)
-    _grad_x(
-        *_lines(g, fold * c),
-        _rows(x, fold),
-        _repeated(mean, fold),
-        _repeated(inv_std * gamma, fold),
-        _repeated(beta, fold),
+    g, pitch = _lines(g)
+    x = memory.contiguous(x)
+    c, fold = x.shape[-1], _fold(g)
+    rows = x.reshape(-1, fold * c)
+    parts = memory.empty((2, _chunks(len(rows)), fold * c), x.dtype)
+    grad_x, grad_gamma, grad_beta = memory.empty(x.shape, x.dtype), np.empty(c, x.dtype), np.empty(c, x.dtype)
+    channels = (memory.contiguous(values) for values in (mean, inv_std, gamma, beta))
+    _normalize_grad(
+        memory.address(g),
+        pitch * fold,
+        rows,
+        *channels,
         relu,
-        _repeated(grad_beta / m, fold),
-        _repeated(grad_gamma * inv_std / m, fold),
-        _rows(grad_x, fold),
+        training,
+        parts,
+        grad_x.reshape(rows.shape),
+        grad_gamma,
+        grad_beta,
     )
-    return grad_x
+    return grad_x, grad_gamma, grad_beta
 
 
 def local_response_norm(x: np.ndarray, size: int, a: float, beta: float, k: float) -> np.ndarray:
@@ -164,57 +148,48 @@ def local_response_norm_grad(
     return grad_x
 
 
-def _fold(x: np.ndarray, contiguous: bool = False) -> int:
+def _fold(x: np.ndarray) -> int:
     """How many neighbouring rows of C numbers are taken for one: a power of two that divides their number.
 
-    1 where they do not follow one another in memory, unless they will (`contiguous`).
+    1 where they do not follow one another in memory.
     """
     c, fold = x.shape[-1], 1
     m = x.size // c
-    if contiguous or x.flags.c_contiguous:
+    if x.flags.c_contiguous:
         while 2 * fold * c <= _WIDE and m % (2 * fold) == 0:
             fold *= 2
     return fold
 
 
-def _repeated(values: np.ndarray, fold: int) -> np.ndarray:
-    """What belongs to a channel, for `fold` rows taken for one.  (C,) -> (fold * C,)"""
-    return memory.contiguous(values) if fold == 1 else np.concatenate([values] * fold)
-
-
-def _rows(x: np.ndarray, fold: int) -> np.ndarray:
-    """(..., C) -> (M / fold, fold * C), contiguous"""
-    return memory.contiguous(x).reshape(-1, fold * x.shape[-1])
-
-
-def _lines(x: np.ndarray, width: int) -> tuple[np.ndarray, int]:
-    """(x's memory, how far its rows of `width` numbers lie apart there); a copy's where that varies.
+def _lines(x: np.ndarray) -> tuple[np.ndarray, int]:
+    """(x, how far its rows of C numbers lie apart in memory); a contiguous copy where that varies.
 
     So the gradient of a part of a concatenation is read where it lies.
     """
-    if x.flags.c_contiguous:
-        return x.reshape(-1), width
-    steps = memory.distances(x)
-    even = all(outer == n * inner for outer, n, inner in zip(steps[:-2], x.shape[1:-1], steps[1:-1]))
-    if x.ndim > 1 and even and steps[-1] == 1 and steps[-2] >= width:
-        span = (x.size // x.shape[-1] - 1) * steps[-2] + width
-        return np.lib.stride_tricks.as_strided(x, (span,), (x.itemsize,)), steps[-2]
-    return memory.copy(x).reshape(-1), width
+    if not x.flags.c_contiguous:
+        steps = memory.distances(x)
+        even = all(outer == n * inner for outer, n, inner in zip(steps[:-2], x.shape[1:-1], steps[1:-1]))
+        if x.ndim > 1 and even and steps[-1] == 1 and steps[-2] >= x.shape[-1]:
+            return x, steps[-2]
+    return memory.contiguous(x), x.shape[-1]
 
 
 def _chunks(rows: int) -> int:
     return -(-rows // _CHUNK)
 
 
-def _total(parts: np.ndarray, c: int) -> np.ndarray:
-    """The sum of all rows of C numbers, in their order.  (...) -> (C,)"""
-    result = np.empty(c, parts.dtype)
-    _add_rows(parts.reshape(-1, c), result)
-    return result
+@compiled
+def _spread(values, size):  # type: ignore[no-untyped-def]
+    """What belongs to a channel, for rows of `size` numbers.  (C,) -> (size,)"""
+    spread = np.empty(size, values.dtype)
+    for at in range(0, size, values.size):
+        spread[at : at + values.size] = values
+    return spread
 
 
 @compiled
 def _add_rows(rows, result):  # type: ignore[no-untyped-def]
+    """result = the sum of all rows, in their order.  (M, C) -> (C,)"""
     total = np.zeros(result.size, np.float64)
     for i in range(rows.shape[0]):
         for j in range(total.size):
@@ -224,48 +199,59 @@ def _add_rows(rows, result):  # type: ignore[no-untyped-def]
 
 
 @compiled(parallel=True)
-def _column_sums(x, pitch, m, parts):  # type: ignore[no-untyped-def]
+def _column_sums(address, pitch, m, parts, total):  # type: ignore[no-untyped-def]
     c = parts.shape[1]
     ahead = 1 + _AHEAD // c
+    x = numbers_at(address, (m - 1) * pitch + c, parts)
     for chunk in prange(parts.shape[0]):
-        total = parts[chunk]
-        total[:] = 0
+        part = parts[chunk]
+        part[:] = 0
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
             prefetch(x, (i + ahead) * pitch, c)
             row = x[i * pitch : i * pitch + c]
             for j in range(c):
-                total[j] += row[j]
+                part[j] += row[j]
+    _add_rows(parts.reshape(-1, total.size), total)
 
 
 @compiled(parallel=True)
-def _chunk_moments(x, parts):  # type: ignore[no-untyped-def]
-    """parts (chunks, 2, C) = mean of each chunk of rows, and the sum of squares about it.
+def _batch_statistics(x, parts, running_mean, running_var, momentum, eps, mean, inv_std):  # type: ignore[no-untyped-def]
+    """parts (chunks, 2, C) = mean of each chunk of rows, and the sum of squares about it; then all of them.
 
     The chunk is still in cache when it is read again for the squares.
     """
     m, c = x.shape
     ahead = 1 + _AHEAD // c
     for chunk in prange(parts.shape[0]):
-        mean, squares = parts[chunk, 0], parts[chunk, 1]
+        centre, squares = parts[chunk, 0], parts[chunk, 1]
         start = chunk * _CHUNK
         end = min(m, start + _CHUNK)
-        mean[:] = 0
+        centre[:] = 0
         squares[:] = 0
         for i in range(start, end):
             prefetch(x, (i + ahead) * c, c)
             for j in range(c):
-                mean[j] += x[i, j]
+                centre[j] += x[i, j]
         for j in range(c):
-            mean[j] /= end - start
+            centre[j] /= end - start
         for i in range(start, end):
             for j in range(c):
-                d = x[i, j] - mean[j]
+                d = x[i, j] - centre[j]
                 squares[j] += d * d
+    count = x.size // mean.size
+    total, squares = _merge_moments(parts.reshape(parts.shape[0], 2, -1, mean.size), m)
+    for j in range(mean.size):
+        mean[j], inv_std[j] = total[j], 1 / np.sqrt(squares[j] / count + eps)
+        running_mean[j] = (1 - momentum) * running_mean[j] + momentum * total[j]
+        running_var[j] = (1 - momentum) * running_var[j] + momentum * (squares[j] / (count - 1))
 
 
 @compiled
-def _merge_moments(parts, m, mean, variance):  # type: ignore[no-untyped-def]
-    """From those of the chunks of m rows, each of `fold` of C numbers.  (chunks, 2, fold, C) -> (C,), (C,)"""
+def _merge_moments(parts, m):  # type: ignore[no-untyped-def]
+    """(means, sums of squares about them) from those of the chunks of m rows, each of `fold` of C numbers.
+
+    (chunks, 2, fold, C) -> (C,), (C,), float64
+    """
     chunks, _, fold, c = parts.shape
     total, squares = np.zeros(c, np.float64), np.zeros(c, np.float64)
     for chunk in range(chunks):
@@ -280,29 +266,34 @@ def _merge_moments(parts, m, mean, variance):  # type: ignore[no-untyped-def]
             for j in range(c):
                 d = parts[chunk, 0, r, j] - total[j]
                 squares[j] += parts[chunk, 1, r, j] + count * d * d
-    for j in range(c):
-        mean[j], variance[j] = total[j], squares[j] / (m * fold)
+    return total, squares
 
 
 @compiled(parallel=True)
-def _normalize(x, mean, scale, beta, residual, with_residual, relu, y):  # type: ignore[no-untyped-def]
+def _normalize(x, mean, inv_std, gamma, beta, residual, with_residual, relu, y):  # type: ignore[no-untyped-def]
     m, c = x.shape
     ahead = 1 + _AHEAD // c
+    centre, scale, shift = _spread(mean, c), _spread(inv_std * gamma, c), _spread(beta, c)
     for chunk in prange((m + _CHUNK - 1) // _CHUNK):
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
             prefetch(x, (i + ahead) * c, c)
             prefetch(y, (i + ahead) * c, c)
             for j in range(c):
-                value = (x[i, j] - mean[j]) * scale[j] + beta[j]
+                value = (x[i, j] - centre[j]) * scale[j] + shift[j]
                 if with_residual:
                     value += residual[i, j]
                 y[i, j] = 0 if relu and value < 0 else value
 
 
 @compiled(parallel=True)
-def _grad_sums(g, pitch, x, mean, scale, beta, relu, parts):  # type: ignore[no-untyped-def]
+def _normalize_grad(  # type: ignore[no-untyped-def]
+    address, pitch, x, mean, inv_std, gamma, beta, relu, training, parts, grad_x, grad_gamma, grad_beta
+):
+    """The sums over chunks of rows in parts (2, chunks, C), their totals, then grad_x."""
     m, c = x.shape
     ahead = 1 + _AHEAD // c
+    g = numbers_at(address, (m - 1) * pitch + c, x)
+    centre, scale, shift = _spread(mean, c), _spread(inv_std * gamma, c), _spread(beta, c)
     zero = x.dtype.type(0)  # of x's type: beside an integer's numba would compute in float64
     for chunk in prange(parts.shape[1]):
         first, second = parts[0, chunk], parts[1, chunk]
@@ -313,27 +304,27 @@ def _grad_sums(g, pitch, x, mean, scale, beta, relu, parts):  # type: ignore[no-
             prefetch(x, (i + ahead) * c, c)
             row = g[i * pitch : i * pitch + c]
             for j in range(c):
-                centred = x[i, j] - mean[j]
-                arriving = zero if relu and not centred * scale[j] + beta[j] > 0 else row[j]
+                centred = x[i, j] - centre[j]
+                arriving = zero if relu and not centred * scale[j] + shift[j] > 0 else row[j]
                 first[j] += arriving
                 second[j] += arriving * centred
-
-
-@compiled(parallel=True)
-def _grad_x(g, pitch, x, mean, scale, beta, relu, mean_g, slope, grad_x):  # type: ignore[no-untyped-def]
-    m, c = x.shape
-    ahead = 1 + _AHEAD // c
-    zero = x.dtype.type(0)
-    for chunk in prange((m + _CHUNK - 1) // _CHUNK):
+    _add_rows(parts[0].reshape(-1, mean.size), grad_beta)
+    _add_rows(parts[1].reshape(-1, mean.size), grad_gamma)
+    count = x.dtype.type(x.size // mean.size)
+    grad_gamma *= inv_std
+    mean_g, slope = _spread(grad_beta / count, c), _spread(grad_gamma * inv_std / count, c)
+    for chunk in prange(parts.shape[1]):
         for i in range(chunk * _CHUNK, min(m, (chunk + 1) * _CHUNK)):
             prefetch(g, (i + ahead) * pitch, c)
             prefetch(x, (i + ahead) * c, c)
             prefetch(grad_x, (i + ahead) * c, c)
             row = g[i * pitch : i * pitch + c]
             for j in range(c):
-                centred = x[i, j] - mean[j]
-                arriving = zero if relu and not centred * scale[j] + beta[j] > 0 else row[j]
-                grad_x[i, j] = scale[j] * (arriving - mean_g[j] - centred * slope[j])
+                centred = x[i, j] - centre[j]
+                arriving = zero if relu and not centred * scale[j] + shift[j] > 0 else row[j]
+                if training:
+                    arriving -= mean_g[j] + centred * slope[j]
+                grad_x[i, j] = scale[j] * arriving
 
 
 @compiled

@@ -7,7 +7,6 @@ apart, where too many would share one place in the cache. Everything else is rea
 distances of its pixels.
 """
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -62,33 +61,28 @@ class Geometry(NamedTuple):
         """Output rows of the tallest strip."""
         return -(-self.tall // self.strips)
 
+    @property
+    def copied(self) -> int:
+        """Numbers of a strip's copy."""
+        rows = (self.strip - 1) * self.stride_h + self.reach_h
+        columns = (self.wide - 1) * self.stride_w + self.reach_w
+        return memory.line(rows * columns * self.pitch)
+
 
 def geometry(
-    src: np.ndarray,
-    rows: tuple[int, ...],
-    columns: tuple[int, ...],
-    stride: tuple[int, int],
-    out: np.ndarray,
-    threads: int,
-    summing: bool = False,
-) -> tuple[Geometry, np.ndarray, int]:
-    """(geometry, where the runs of a window start, the length of a run)"""
-    src_steps, out_steps = memory.distances(src), memory.distances(out)
-    return _geometry(src.shape, src_steps, rows, columns, stride, out.shape, out_steps, threads, summing)
-
-
-@functools.lru_cache(maxsize=4096)  # the layers of a network ask the same in every step
-def _geometry(
     shape: tuple[int, ...],
-    src_steps: tuple[int, ...],
+    pitches: tuple[int, ...],
     rows: tuple[int, ...],
     columns: tuple[int, ...],
     stride: tuple[int, int],
     out_shape: tuple[int, ...],
-    out_steps: tuple[int, ...],
+    out_pitches: tuple[int, ...],
     threads: int,
-    summing: bool,
+    summing: bool = False,
 ) -> tuple[Geometry, np.ndarray, int]:
+    """(geometry, where the runs of a window start, the length of a run), for float32 images of that shape and
+    those pitches in bytes."""
+    src_steps, out_steps = (tuple(pitch // 4 for pitch in steps) for steps in (pitches, out_pitches))
     n, h, w, c = shape
     tall, wide, filters = out_shape[1:]
     src_image, src_row, src_pixel, _ = src_steps

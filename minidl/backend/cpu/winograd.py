@@ -31,7 +31,7 @@ powers cancel; `minidl.testing.bounds` states how much is allowed. float64 never
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -44,12 +44,12 @@ from minidl.backend.cpu.microkernel import (
     choose_panels,
     lanes,
     multiply_tile,
-    padded,
+    pad,
     registers,
     tile_code,
 )
 from minidl.backend.cpu.sandwich import sandwich
-from minidl.backend.cpu.threads import get_num_threads
+from minidl.backend.cpu.threads import add_parts, get_num_threads, use_threads
 from minidl.backend.cpu.transpose import transposed
 
 WINDOWS = ((3, 3), (5, 5), (1, 7), (7, 1), (1, 3), (3, 1))
@@ -89,83 +89,104 @@ def correlate(
     out: np.ndarray,
 ) -> None:
     """As `direct.correlate`, for the taps of one of the `WINDOWS`, side by side at stride 1."""
-    size, channels, filters = (len(rows), len(columns)), src.shape[3], out.shape[3]
-    pixels, outputs, grid = _grid(size, out)
-    most = _blocks(math.prod(pixels))
-    blocks = -(-channels // most.channels), -(-filters // most.filters)
-    tiles, threads = out.shape[0] * math.prod(grid), get_num_threads()
-    usual = most.long_chunk if weight.size > _MANY_WEIGHTS else most.chunk
-    chunk = _even_chunk(tiles, min(usual, -(-tiles * blocks[1] // (2 * threads))), blocks[1], threads)
-    deep, broad = (registers(-(-n // count)) for n, count in zip((channels, filters), blocks))
-    panels = choose_panels(broad, chunk)
     if weight.strides[3] != weight.itemsize:
         rows_first = weight.transpose(0, 1, 3, 2)
         plain = rows_first.strides[3] == rows_first.itemsize
         weight = transposed(rows_first if plain else memory.copy(rows_first), lanes())
-    steps = memory.distances(weight)
+    bias = None if bias is None else memory.contiguous(bias)
+    fixed, numbers = _correlate_shapes(
+        *(src.shape, src.strides, rows, columns, weight.shape, weight.strides, out.shape, out.strides),
+        *(get_num_threads(), lanes()),
+    )
     _correlate(
-        tile_code(),
-        tuple(code(lanes()) for code in _transforms(size)[:3]),
-        lanes(),
+        *fixed,
         memory.address(src),
-        src.shape,
-        memory.distances(src),
-        (rows[0], columns[0]),
-        pixels,
-        outputs,
         memory.address(weight),
-        memory.places(size, steps),
-        steps[2],
-        panels.vectors,
-        panels.rows,
-        padded(bias, filters),
+        0 if bias is None else memory.address(bias),
         int(relu),
         memory.address(out),
-        out.shape,
-        memory.distances(out),
-        grid,
-        blocks,
-        (chunk, deep, broad),
-        *(_space(threads, pixels, numbers) for numbers in (chunk * deep, deep * broad, chunk * broad)),
+        memory.workspace(numbers),
     )
+
+
+@functools.lru_cache(maxsize=4096)  # the layers of a network ask the same in every step
+def _correlate_shapes(
+    shape: tuple[int, ...],
+    pitches: tuple[int, ...],
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    weight_pitches: tuple[int, ...],
+    out_shape: tuple[int, ...],
+    out_pitches: tuple[int, ...],
+    threads: int,
+    lane_count: int,
+) -> tuple[tuple[Any, ...], int]:
+    """As `direct._correlate_shapes`."""
+    size, channels, filters = (len(rows), len(columns)), shape[3], out_shape[3]
+    pixels, outputs, grid = _grid(size, out_shape)
+    most = _blocks(math.prod(pixels))
+    blocks = -(-channels // most.channels), -(-filters // most.filters)
+    tiles = out_shape[0] * math.prod(grid)
+    usual = most.long_chunk if math.prod(weight_shape) > _MANY_WEIGHTS else most.chunk
+    chunk = _even_chunk(tiles, min(usual, -(-tiles * blocks[1] // (2 * threads))), blocks[1], threads)
+    deep, broad = (registers(-(-n // count)) for n, count in zip((channels, filters), blocks))
+    panels = choose_panels(broad, chunk)
+    distance, steps, out_distance = (
+        tuple(pitch // 4 for pitch in each) for each in (pitches, weight_pitches, out_pitches)
+    )
+    spaces = tuple(numbers + _GAP for numbers in (chunk * deep, deep * broad, chunk * broad))
+    fixed = (
+        *(tile_code(), tuple(code(lane_count) for code in _transforms(size)[:3]), lane_count),
+        *(shape, distance, (rows[0], columns[0]), pixels, outputs, memory.places(size, steps), steps[2]),
+        *(panels.vectors, panels.rows, out_shape, out_distance, grid, blocks, (chunk, deep, broad), spaces),
+        threads,
+    )
+    return fixed, memory.line(registers(filters)) + threads * math.prod(pixels) * sum(spaces)
 
 
 def correlate_weight(
     src: np.ndarray, rows: tuple[int, ...], columns: tuple[int, ...], stride: tuple[int, int], g: np.ndarray
 ) -> np.ndarray:
     """As `direct.correlate_weight`, for the taps of one of the `WINDOWS`, side by side at stride 1."""
-    size, channels, filters = (len(rows), len(columns)), src.shape[3], g.shape[3]
-    pixels, outputs, grid = _grid(size, g)
+    fixed, numbers = _weight_shapes(
+        src.shape, src.strides, rows, columns, g.shape, g.strides, get_num_threads(), lanes()
+    )
+    sums = memory.empty((len(rows), len(columns), src.shape[3], g.shape[3]), np.float32)
+    _correlate_weight(*fixed, memory.address(src), memory.address(g), sums, memory.workspace(numbers))
+    return sums
+
+
+@functools.lru_cache(maxsize=4096)
+def _weight_shapes(
+    shape: tuple[int, ...],
+    pitches: tuple[int, ...],
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
+    out_shape: tuple[int, ...],
+    out_pitches: tuple[int, ...],
+    threads: int,
+    lane_count: int,
+) -> tuple[tuple[Any, ...], int]:
+    """As `_correlate_shapes`, for `_correlate_weight`."""
+    size, channels, filters = (len(rows), len(columns)), shape[3], out_shape[3]
+    pixels, outputs, grid = _grid(size, out_shape)
     most = _blocks(math.prod(pixels))
     blocks = -(-channels // most.channels), -(-filters // most.filters)
-    threads = get_num_threads()
     parts = 1 if math.prod(blocks) >= threads else threads
     high, broad = (registers(-(-n // count)) for n, count in zip((channels, filters), blocks))
     panels = choose_panels(broad, high)
-    count = min(most.steps, g.shape[0] * math.prod(grid))
-    sums = memory.empty((parts, *size, channels, filters), np.float32)
-    _correlate_weight(
-        tile_code(),
-        tuple(_transforms(size)[k](lanes()) for k in (0, 3, 4)),
-        lanes(),
-        memory.address(src),
-        src.shape,
-        memory.distances(src),
-        (rows[0], columns[0]),
-        pixels,
-        outputs,
-        panels.vectors,
-        panels.rows,
-        memory.address(g),
-        g.shape,
-        memory.distances(g),
-        grid,
-        blocks,
-        (count, high, broad),
-        *(_space(threads, pixels, numbers) for numbers in (count * high, count * broad, high * broad)),
-        sums,
+    count = min(most.steps, out_shape[0] * math.prod(grid))
+    distance, out_distance = (tuple(pitch // 4 for pitch in each) for each in (pitches, out_pitches))
+    spaces = tuple(numbers + _GAP for numbers in (count * high, count * broad, high * broad))
+    part = memory.line(math.prod(size) * channels * filters)
+    fixed = (
+        *(tile_code(), tuple(_transforms(size)[k](lane_count) for k in (0, 3, 4)), lane_count),
+        *(shape, distance, (rows[0], columns[0]), pixels, outputs, panels.vectors, panels.rows),
+        *(out_shape, out_distance, grid, blocks, (count, high, broad), spaces, threads),
+        *(parts, part),
     )
-    return memory.added(sums)
+    return fixed, (parts - 1) * part + threads * math.prod(pixels) * sum(spaces)
 
 
 def _even_chunk(tiles: int, most: int, blocks: int, threads: int) -> int:
@@ -179,16 +200,16 @@ def _even_chunk(tiles: int, most: int, blocks: int, threads: int) -> int:
     return -(-tiles // chunks)
 
 
-def _grid(size: tuple[int, int], out: np.ndarray) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """(pixels of a tile, its outputs, tiles of an image of `out`), each as (rows, columns)."""
+def _grid(
+    size: tuple[int, int], out: tuple[int, ...]
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """(pixels of a tile, its outputs, tiles of an image of outputs), each as (rows, columns).
+
+    size: the window's taps; out: the shape of the outputs
+    """
     pixels = tile(size[0]), tile(size[1])
     outputs = pixels[0] + 1 - size[0], pixels[1] + 1 - size[1]
-    return pixels, outputs, (-(-out.shape[1] // outputs[0]), -(-out.shape[2] // outputs[1]))
-
-
-def _space(threads: int, pixels: tuple[int, int], numbers: int) -> np.ndarray:
-    """For each thread so many numbers for each of a tile's elements."""
-    return memory.empty((threads, math.prod(pixels), numbers + _GAP), np.float32)
+    return pixels, outputs, (-(-out[1] // outputs[0]), -(-out[2] // outputs[1]))
 
 
 @functools.cache
@@ -225,6 +246,19 @@ def _elements(table, space, place):  # type: ignore[no-untyped-def]
     """table = where number `place` of each element is."""
     for e in range(space.shape[0]):
         table[e] = space.ctypes.data + 4 * (e * space.shape[1] + place)
+
+
+@compiled
+def _spaces(scratch, elements, pitches):  # type: ignore[no-untyped-def]
+    """This thread's three spaces, (elements, pitch) each."""
+    first, second, third = pitches
+    mine = scratch[numba.get_thread_id() * elements * (first + second + third) :]
+    other, last = mine[elements * first :], mine[elements * (first + second) :]
+    return (
+        mine[: elements * first].reshape(elements, first),
+        other[: elements * second].reshape(elements, second),
+        last[: elements * third].reshape(elements, third),
+    )
 
 
 @compiled
@@ -285,20 +319,27 @@ def _transform_products(  # type: ignore[no-untyped-def]
 
 @compiled(parallel=True)
 def _correlate(  # type: ignore[no-untyped-def]
-    tile, codes, lane_count, src, shape, distance, corner, pixels, outputs, weight, taps, step, vectors, most,
-    bias, relu, out, out_shape, out_distance, grid, blocks, sizes, v_space, u_space, m_space,
+    tile, codes, lane_count, shape, distance, corner, pixels, outputs, taps, step, vectors, most, out_shape,
+    out_distance, grid, blocks, sizes, spaces, threads, src, weight, bias, relu, out, space,
 ):  # fmt: skip
+    """Chunks of tiles by blocks of filters among the threads.
+
+    space: the bias; for each thread V, U and M of what it is at.
+    """
+    use_threads(threads)
     wide = vectors * lane_count
     channels, filters = shape[3], out_shape[3]
     tiles = out_shape[0] * grid[0] * grid[1]
     chunk, deep, broad = sizes
     elements = pixels[0] * pixels[1]
     zeros, nowhere = np.zeros(deep, np.float32), np.empty(broad, np.float32)
+    length = (filters + lane_count - 1) // lane_count * lane_count
+    added, scratch = space[:length], space[(length + 15) // 16 * 16 :]
+    pad(bias, filters, added)
     for unit in prange((tiles + chunk - 1) // chunk * blocks[1]):
         first, block = unit // blocks[1] * chunk, unit % blocks[1]
         count = min(chunk, tiles - first)
-        thread = numba.get_thread_id()
-        v, u, m = v_space[thread], u_space[thread], m_space[thread]
+        v, u, m = _spaces(scratch, elements, spaces)
         tables, start = np.empty((2, elements), np.int64), np.zeros(1, np.int64)
         f_low, f_high = _bounds(block, blocks[1], filters, lane_count)
         columns = (f_high - f_low + lane_count - 1) // lane_count * lane_count
@@ -332,7 +373,7 @@ def _correlate(  # type: ignore[no-untyped-def]
             image, i, j = _place(first + t, grid, outputs)
             _transform_products(
                 codes[2], m, t * broad, out, out_shape, out_distance, image, i, j, outputs, f_low, f_high,
-                bias, relu, nowhere, tables,
+                added, relu, nowhere, tables,
             )  # fmt: skip
 
 
@@ -359,20 +400,25 @@ def _transform_gradient(  # type: ignore[no-untyped-def]
 
 @compiled(parallel=True)
 def _correlate_weight(  # type: ignore[no-untyped-def]
-    tile, codes, lane_count, src, shape, distance, corner, pixels, outputs, vectors, most, g, g_shape,
-    g_distance, grid, blocks, sizes, v_space, d_space, sum_space, sums,
+    tile, codes, lane_count, shape, distance, corner, pixels, outputs, vectors, most, g_shape, g_distance,
+    grid, blocks, sizes, spaces, threads, parts, part_size, src, g, sums, space,
 ):  # fmt: skip
+    """Parts of all tiles by blocks of channels by blocks of filters among the threads.
+
+    space: the sums of all parts but the first; for each thread V, the transformed g and their product's sums.
+    """
+    use_threads(threads)
     wide = vectors * lane_count
     channels, filters = shape[3], g_shape[3]
     tiles = g_shape[0] * grid[0] * grid[1]
-    parts, tall, long = sums.shape[:3]
+    tall, long = sums.shape[:2]
+    scratch = space[(parts - 1) * part_size :]
     chunk, high, broad = sizes
     elements = pixels[0] * pixels[1]
     zeros = np.zeros(max(high, broad), np.float32)
     for unit in prange(parts * blocks[0] * blocks[1]):
         part, block = unit // (blocks[0] * blocks[1]), unit % (blocks[0] * blocks[1])
-        thread = numba.get_thread_id()
-        v, d, total = v_space[thread], d_space[thread], sum_space[thread]
+        v, d, total = _spaces(scratch, elements, spaces)
         tables, start = np.empty((2, elements), np.int64), np.zeros(1, np.int64)
         c_low, c_high = _bounds(block // blocks[1], blocks[0], channels, lane_count)
         f_low, f_high = _bounds(block % blocks[1], blocks[1], filters, lane_count)
@@ -403,8 +449,10 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
                             vectors_here * lane_count, c, broad, c, broad, 0,
                         )  # fmt: skip
                         done += rows
+        made = sums.reshape(-1) if part == 0 else space[(part - 1) * part_size :]
         for c in range(c_high - c_low):
             _elements(tables[0], total, c * broad)
             for k in range(tall * long):
-                tables[1, k] = sums[part, k // long, k % long, c_low + c].ctypes.data + 4 * f_low
+                tables[1, k] = made.ctypes.data + 4 * ((k * channels + c_low + c) * filters + f_low)
             call(codes[2], (tables[0].ctypes.data, tables[1].ctypes.data, f_high - f_low, 0, 0))
+    add_parts(sums.reshape(-1), space, parts - 1, part_size)
