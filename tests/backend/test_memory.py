@@ -76,13 +76,13 @@ def test_a_training_step_asks_for_no_new_blocks_once_warm(monkeypatch: pytest.Mo
     memory.free_unused()
     step()
     step()
-    fresh: list[int] = []
-    plain = np.empty
-    monkeypatch.setattr(
-        memory.np, "empty", lambda shape, dtype=float: fresh.append(shape) or plain(shape, dtype)
-    )
+    fresh: list[tuple[int, ...]] = []
+    plain = memory._Memory
+    monkeypatch.setattr(memory, "_Memory", lambda shape, dtype: fresh.append(shape) or plain(shape, dtype))
     step()
-    assert [n for n in fresh if isinstance(n, int) and n >= memory.SMALL_BYTES] == []
+    assert fresh == []
+    held = memory.empty((1 << 24,), np.float32)
+    assert fresh == [(held.nbytes + 64,)]  # no step has given back as much
 
 
 def test_several_threads_share_the_pool():

@@ -105,7 +105,7 @@ from minidl.backend.cpu import ahead, direct, elementwise, norm, pool, winograd
 for kernel in ahead.kernels():
     kernel()
 made = [direct._correlate_weight, winograd._correlate_weight, pool._max_pool_grad, norm._column_sums,
-        norm._grad_sums, norm._grad_x, elementwise._relu_grad]
+        norm._normalize_grad, elementwise._relu_grad]
 before = [kernel.signatures.copy() for kernel in made]
 assert all(before)
 net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8, activation="relu"), nn.MaxPool2d(2),

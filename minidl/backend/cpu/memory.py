@@ -30,19 +30,18 @@ _peak_bytes = 0  # since the last reset
 _most_bytes = 0  # ever
 
 
-class _Block:
+class _Memory(np.ndarray):
+    """Bytes of the system's. A type of its own, for NumPy names as a view's base the last of a chain of arrays
+    of the view's own type: a `_Block` on this is not passed over."""
+
+    __slots__ = ()
+
+
+class _Block(np.ndarray):
     """The base of every array on one piece of pooled memory; dies with the last of them."""
 
-    __slots__ = ("raw", "__array_interface__")
-
-    def __init__(self, raw: "_Raw", shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self.raw = raw
-        self.__array_interface__ = {
-            "shape": shape,
-            "typestr": dtype.str,
-            "data": (raw.start, False),
-            "version": 3,
-        }
+    __slots__ = ("raw",)
+    raw: "_Raw"
 
     def __del__(self) -> None:
         global _idle_bytes, _live_bytes
@@ -53,9 +52,10 @@ class _Block:
 
 
 class _Raw(NamedTuple):
-    """Memory of the system's: who owns it, the first aligned address in it, its bytes from there on."""
+    """Memory of the system's: the bytes, which of them is the first aligned one, how many there are from it
+    on."""
 
-    owner: np.ndarray
+    memory: _Memory
     start: int
     size: int
 
@@ -63,21 +63,31 @@ class _Raw(NamedTuple):
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """A C-contiguous array of undefined values."""
     global _live_bytes, _peak_bytes, _most_bytes
-    dtype = np.dtype(dtype)
-    nbytes = dtype.itemsize * math.prod(map(int, shape))  # NumPy's own integers could overflow
-    if nbytes < SMALL_BYTES:
+    dtype, size = _needed(tuple(shape), dtype)
+    if size < SMALL_BYTES:
         return np.empty(shape, dtype)
-    step = _step(nbytes)
-    size = (nbytes + step - 1) // step * step
     raw = _taken(size)
     if raw is None:
         live = _live_bytes + size
         _trim(int(_SLACK * max(_most_bytes, live)) - live)
-        owner = np.empty(size + _ALIGNMENT, np.uint8)
-        raw = _Raw(owner, owner.ctypes.data + -owner.ctypes.data % _ALIGNMENT, size)
+        memory = _Memory((size + _ALIGNMENT,), np.uint8)
+        raw = _Raw(memory, -memory.ctypes.data % _ALIGNMENT, size)
     _live_bytes += raw.size
     _peak_bytes, _most_bytes = max(_peak_bytes, _live_bytes), max(_most_bytes, _live_bytes)
-    return np.asarray(_Block(raw, shape, dtype))
+    block = _Block((raw.size,), np.uint8, raw.memory, raw.start)
+    block.raw = raw
+    return np.ndarray(shape, dtype, block)
+
+
+@functools.lru_cache(maxsize=4096)  # the layers of a network ask the same in every step
+def _needed(shape: tuple[int, ...], dtype: Any) -> tuple[np.dtype, int]:
+    """(the dtype, how many bytes such an array needs, rounded up where the pool provides them)."""
+    dtype = np.dtype(dtype)
+    nbytes = dtype.itemsize * math.prod(map(int, shape))  # NumPy's own integers could overflow
+    if nbytes < SMALL_BYTES:
+        return dtype, nbytes
+    step = _step(nbytes)
+    return dtype, (nbytes + step - 1) // step * step
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
