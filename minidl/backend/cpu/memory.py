@@ -31,8 +31,11 @@ _most_bytes = 0  # ever
 
 
 class _Memory(np.ndarray):
-    """Bytes of the system's. A type of its own, for NumPy names as a view's base the last of a chain of arrays
-    of the view's own type: a `_Block` on this is not passed over."""
+    """Bytes of the system's.
+
+    A type of its own: NumPy goes down a chain of bases as long as their type is the view's, and so passes over
+    no `_Block` on one of these.
+    """
 
     __slots__ = ()
 
