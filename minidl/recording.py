@@ -85,7 +85,9 @@ def op(fn: Callable[..., tuple[Array, tuple[Vjp | None, ...]]]) -> Callable[...,
             raise TypeError(f"{name}: an op returns (y, vjps), vjps a tuple with one entry per array input")
         if not variadic:
             vjps = tuple(vjp for key, vjp in zip(kinds, vjps) if bound.get(key) is not None)
-        result = _record(name, [value for _, value in given], np.asarray(y) if np.isscalar(y) else y, vjps)
+        if not isinstance(y, Array) and np.isscalar(y):
+            y = np.asarray(y)
+        result = _record(name, [value for _, value in given], y, vjps)
         for see in _watchers:
             see(name, arrays, result)
         return result

@@ -59,6 +59,14 @@ def test_live_and_peak_bytes():
     assert memory.peak_bytes() == before + grown
 
 
+def test_addresses_of_views():
+    a = memory.empty((40, 50, 60), np.float32)
+    fixed = np.arange(6.0)
+    fixed.flags.writeable = False
+    for array in (a, a[3:, ::2], a[::-1, :, 5], a.T, fixed, fixed[1:], np.float32(1).reshape(1), np.zeros(0)):
+        assert memory.address(array) == array.ctypes.data
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (5,)])
 def test_small_and_empty_arrays(shape: tuple[int, ...]):
     assert memory.empty(shape, np.float32).shape == shape

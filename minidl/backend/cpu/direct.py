@@ -139,13 +139,16 @@ def _weight_shapes(
     """(the arguments of `_correlate_weight` that depend on shapes alone, rows and numbers to a row of its
     sums, how many numbers of workspace it takes)
     """
-    g, runs, length = geometry(
-        shape, pitches, rows, columns, stride, out_shape, out_pitches, threads, summing=True
-    )
+
+    def cut(workers: int) -> tuple[Geometry, np.ndarray, int]:
+        return geometry(shape, pitches, rows, columns, stride, out_shape, out_pitches, workers, summing=True)
+
+    g, runs, length = cut(1)
     depth, pitch = len(runs) * length, registers(g.filters)
     panels = choose_panels(g.filters, length)
     many = -(-g.filters // (panels.vectors * lane_count)) >= threads
     parts, shares = (1, threads) if many and depth * g.filters >= _SHARED_SUMS else (threads, 1)
+    g, runs, length = cut(parts)  # as many strips for all of them
     sizes = memory.line(depth * pitch), memory.line(g.strip * g.wide * pitch), g.copied
     fixed = (
         *(tile_code(), lane_count, tuple(g), runs, length, panels.vectors, panels.rows),

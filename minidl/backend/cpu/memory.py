@@ -8,6 +8,7 @@ ever live: when shapes change, old blocks go back to the system. Small arrays ar
 """
 
 import atexit
+import ctypes
 import functools
 import math
 import threading
@@ -23,6 +24,11 @@ _LINE = _ALIGNMENT // 4  # float32 numbers
 _LEAST_WORKSPACE = 1 << 16
 _LARGER = 2  # times the size asked for: larger blocks are kept for larger arrays
 
+# NumPy's C interface fixes it: the first field of an array object is the address of its data. `array.ctypes`
+# and the array interface tell the same, but take as long as a small kernel.
+_pointer_at = ctypes.c_void_p.from_address
+_HEADER = object.__basicsize__
+
 _idle: "dict[int, list[_Raw]]" = defaultdict(list)
 _idle_bytes = 0
 _live_bytes = 0
@@ -33,8 +39,8 @@ _most_bytes = 0  # ever
 class _Memory(np.ndarray):
     """Bytes of the system's.
 
-    A type of its own: NumPy goes down a chain of bases as long as their type is the view's, and so passes over
-    no `_Block` on one of these.
+    A type of its own: NumPy goes down a chain of bases as long as their type is the view's, and so does not
+    pass over a `_Block` on one of these.
     """
 
     __slots__ = ()
@@ -116,7 +122,7 @@ def copy(array: np.ndarray) -> np.ndarray:
 
 def address(array: np.ndarray) -> int:
     """Where its first element is, for compiled code; somebody must hold the array meanwhile."""
-    return int(array.__array_interface__["data"][0])
+    return _pointer_at(id(array) + _HEADER).value or 0
 
 
 def distances(array: np.ndarray) -> tuple[int, ...]:

@@ -117,9 +117,11 @@ def geometry(
     offsets = np.add.outer((np.array(rows) - top) * row, (np.array(columns) - left) * pixel)
     runs, length = (offsets[:, 0].copy(), reach_w * c) if together else (offsets.reshape(-1), c)
     if summing:
-        strips = -(-tall // max(1, _TERMS // wide))
+        least = -(-tall // max(1, _TERMS // wide))
     else:
-        strips = _strips(n, tall, 4 * c * (wide * stride[1] + reach_w) * stride[0], reach_h, threads)
+        row_bytes = 4 * c * (wide * stride[1] + reach_w) * stride[0]
+        least = -(-tall // max(1, _STRIP_BYTES // row_bytes - reach_h + 1))
+    strips = _even_strips(n, tall, least, threads)
     g = Geometry(
         *(n, h, w, held, c, src_image, src_row, src_pixel, tall, wide, last, filters),
         *(out_image, out_row, out_pixel, *stride, top, left, reach_h, reach_w, strips, pitch, block),
@@ -140,10 +142,9 @@ def segments(runs: np.ndarray, length: int, terms: int) -> tuple[np.ndarray, int
     return runs, length, max(1, terms // length)
 
 
-def _strips(images: int, tall: int, row_bytes: int, reach: int, threads: int) -> int:
-    """Strips of an image: so many that each fits, and such that all threads get as many of them."""
-    fits = max(1, _STRIP_BYTES // row_bytes - reach + 1)
-    strips = -(-tall // fits)
+def _even_strips(images: int, tall: int, least: int, threads: int) -> int:
+    """Strips of an image: at least so many, and such that all threads get as many of them."""
+    strips = least
     while images * strips % threads and strips < tall:
         strips += 1
     return strips
