@@ -53,15 +53,20 @@ class no_grad(
 
 
 class Version:
-    """How often a buffer was written in place.
+    """How often a buffer was written in place, and which one it was the last time.
 
     It belongs to the buffer: all Tensors that are views of it share one.
     """
 
-    __slots__ = ("count",)
+    __slots__ = ("count", "written")
 
     def __init__(self) -> None:
         self.count = 0
+        self.written: Callable[[], Array | None] = _nothing  # a weak reference to its owner
+
+
+def _nothing() -> None:
+    pass
 
 
 class Node:
@@ -70,20 +75,20 @@ class Node:
     inputs   per array input the Node that made it, the Tensor itself if it is a leaf that wants a gradient,
              or None
     vjps     per array input its vjp (None where nobody wants it); () once the Node has run
-    shared   (version, count when recorded, owner) of the buffers of its inputs and its result
+    versions (version, count when recorded) of its inputs and its result
     """
 
-    __slots__ = ("name", "birth", "inputs", "vjps", "shared")
+    __slots__ = ("name", "birth", "inputs", "vjps", "versions")
 
     def __init__(
         self,
         name: str,
         inputs: tuple["Node | Tensor | None", ...],
         vjps: tuple[Vjp | None, ...],
-        shared: list[tuple[Version, int, weakref.ref[Array]]],
+        versions: list[tuple[Version, int]],
     ) -> None:
         self.name, self.birth = name, next(_births)
-        self.inputs, self.vjps, self.shared = inputs, vjps, shared
+        self.inputs, self.vjps, self.versions = inputs, vjps, versions
 
     def run(self, g: Array) -> list[Array | None]:
         """The gradient for every input, from the one arriving at the output.
@@ -95,8 +100,8 @@ class Node:
                 f"backward: it ran through this graph before, and {self.name} has let go of what it kept. "
                 "Compute the loss anew, or call backward(retain_graph=True) the first time"
             )
-        for version, count, owner in self.shared:
-            if version.count != count and self._keeps(owner()):
+        for version, count in self.versions:
+            if version.count != count and self._keeps(version.written()):
                 raise RuntimeError(
                     f"backward: an array that {self.name} keeps for its gradient was written in place "
                     f"afterwards ({version.count - count} times). Write before the op, into a copy, or make "
@@ -217,6 +222,7 @@ class Tensor:
         An optimiser calls it after each update.
         """
         self._version.count += 1
+        self._version.written = weakref.ref(owner_of(self.data))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         source = isinstance(value, Tensor) and value.requires_grad
@@ -361,7 +367,7 @@ def backward(root: Tensor, grad: Any = None, retain_graph: bool = False) -> None
             leaving = node.run(g)
             inputs = node.inputs
             if not retain_graph:
-                node.vjps, node.shared = (), []
+                node.vjps, node.versions = (), []
             for target, grad_input, fresh in zip(inputs, leaving, _fresh(g, leaving)):
                 if target is None or grad_input is None:
                     continue

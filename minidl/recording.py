@@ -14,7 +14,6 @@ when an input requires a gradient.
 
 import contextlib
 import inspect
-import weakref
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
@@ -181,10 +180,11 @@ def _cure(value: Any, dtype: np.dtype) -> str:
 def _record(name: str, values: list[Any], y: Array, vjps: tuple[Vjp | None, ...]) -> Tensor:
     """The op's result as a Tensor, with a Node behind it if somebody may ask for a gradient."""
     result = Tensor(y)
-    owner, owners = owner_of(y), [owner_of(v.data) if isinstance(v, Tensor) else None for v in values]
-    for value, other in zip(values, owners):
-        if other is owner:
-            result._version = value._version  # y is a view of an input
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    owner = owner_of(y)
+    for t in tensors:
+        if owner_of(t.data) is owner:
+            result._version = t._version  # y is a view of an input
             break
     if not is_recording():
         return result
@@ -197,11 +197,7 @@ def _record(name: str, values: list[Any], y: Array, vjps: tuple[Vjp | None, ...]
     if not any(kept):
         return result
     check_differentiable(y.dtype, name)
-    shared = [
-        (value._version, value._version.count, weakref.ref(held))
-        for value, held in zip((*values, result), (*owners, owner))
-        if held is not None
-    ]
-    result._node = Node(name, tuple(inputs), tuple(kept), shared)
+    versions = [(t._version, t._version.count) for t in (*tensors, result)]
+    result._node = Node(name, tuple(inputs), tuple(kept), versions)
     result.requires_grad = True
     return result

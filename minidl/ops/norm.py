@@ -89,12 +89,8 @@ def _check(
             raise DTypeError(
                 f"batch_norm: {name} is {kind}; give an array or a Tensor of floats, training writes into it"
             )
-    for name, value in (
-        ("gamma", gamma),
-        ("beta", beta),
-        ("running_mean", running_mean),
-        ("running_var", running_var),
-    ):
+    values = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
+    for name, value in values.items():
         if value.shape != (c,):
             raise ShapeError(
                 f"batch_norm: {name} has shape {value.shape}, it must be ({c},) for x of shape {x.shape}"

@@ -1,5 +1,6 @@
 """Rearrangements: reshape, transpose, flatten, concat, pad, getitem.  Views where the memory allows."""
 
+import itertools
 import operator
 from collections.abc import Sequence
 from math import prod
@@ -76,13 +77,13 @@ def _concat(*arrays: Array, axis: int) -> Any:
     axis = one_axis("concat", first.ndim, axis)
     for i, a in enumerate(arrays):
         if a.ndim != first.ndim or any(
-            m != n for d, (m, n) in enumerate(zip(a.shape, first.shape)) if d != axis
+            a.shape[side] != first.shape[side] for side in (slice(axis), slice(axis + 1, None))
         ):
             raise ShapeError(
                 f"concat: tensor {i} has shape {a.shape}, tensor 0 has {first.shape}; they must agree on "
                 f"every axis but axis {axis}"
             )
-    ends = np.cumsum([a.shape[axis] for a in arrays]).tolist()
+    ends = list(itertools.accumulate(a.shape[axis] for a in arrays))
     xp, lead = backend.of(first), (slice(None),) * axis
 
     def part(start: int, end: int) -> Any:

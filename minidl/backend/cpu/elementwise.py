@@ -5,6 +5,7 @@ Every function returns a new array (or a view, where it says so) of its inputs' 
 the arguments take the dtype of the arrays. Bound by: memory, all of them.
 """
 
+import builtins
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -197,7 +198,7 @@ def broadcast(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def concat(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
     """The arrays behind one another along an axis."""
     shape = list(arrays[0].shape)
-    shape[axis] = int(np.sum([a.shape[axis] for a in arrays]))
+    shape[axis] = builtins.sum(a.shape[axis] for a in arrays)
     y = memory.empty(tuple(shape), arrays[0].dtype)
     if y.dtype != np.float32 or y.size < PARALLEL_SIZE or axis not in (-1, y.ndim - 1):
         return np.concatenate(arrays, axis, out=y)

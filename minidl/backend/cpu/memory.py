@@ -144,12 +144,14 @@ class _Workspace(threading.local):
 _workspace = _Workspace()
 
 
-def workspace(numbers: int) -> np.ndarray:
-    """At least so many float32 numbers, undefined: this thread's until it asks again.
+def workspace(numbers: int, dtype: Any = np.float32) -> np.ndarray:
+    """At least so many numbers, undefined: this thread's until it asks again.
 
     A kernel keeps here what nobody needs when it has run; being the same memory every time, it is often in a
     cache still.
     """
+    if dtype != np.float32:
+        return workspace(numbers * np.dtype(dtype).itemsize // 4).view(dtype)
     space = _workspace.space
     if space is None or space.size < numbers:
         space = _workspace.space = None  # the old one may serve

@@ -34,8 +34,8 @@ def column_sums(x: np.ndarray) -> np.ndarray:
     c, fold = x.shape[-1], _fold(x)
     rows = x.size // c // fold
     total = np.empty(c, x.dtype)
-    parts = memory.empty((_chunks(rows), fold * c), x.dtype)
-    _column_sums(memory.address(x), pitch * fold, rows, parts, total)
+    space = memory.workspace(_chunks(rows) * fold * c, x.dtype)
+    _column_sums(memory.address(x), pitch * fold, rows, fold * c, space, total)
     return total
 
 
@@ -51,9 +51,9 @@ def batch_statistics(
     x = memory.contiguous(x)
     c, fold = x.shape[-1], _fold(x)
     rows = x.reshape(-1, fold * c)
-    parts = memory.empty((_chunks(len(rows)), 2, fold * c), x.dtype)
+    space = memory.workspace(_chunks(len(rows)) * 2 * fold * c, x.dtype)
     mean, inv_std = np.empty(c, x.dtype), np.empty(c, x.dtype)
-    _batch_statistics(rows, parts, running_mean, running_var, momentum, eps, mean, inv_std)
+    _batch_statistics(rows, space, running_mean, running_var, momentum, eps, mean, inv_std)
     return mean, inv_std
 
 
@@ -99,7 +99,6 @@ def normalize_grad(
     x = memory.contiguous(x)
     c, fold = x.shape[-1], _fold(g)
     rows = x.reshape(-1, fold * c)
-    parts = memory.empty((2, _chunks(len(rows)), fold * c), x.dtype)
     grad_x, grad_gamma, grad_beta = memory.empty(x.shape, x.dtype), np.empty(c, x.dtype), np.empty(c, x.dtype)
     channels = (memory.contiguous(values) for values in (mean, inv_std, gamma, beta))
     _normalize_grad(
@@ -109,7 +108,7 @@ def normalize_grad(
         *channels,
         relu,
         training,
-        parts,
+        memory.workspace(2 * _chunks(len(rows)) * fold * c, x.dtype),
         grad_x.reshape(rows.shape),
         grad_gamma,
         grad_beta,
@@ -199,8 +198,8 @@ def _add_rows(rows, result):  # type: ignore[no-untyped-def]
 
 
 @compiled(parallel=True)
-def _column_sums(address, pitch, m, parts, total):  # type: ignore[no-untyped-def]
-    c = parts.shape[1]
+def _column_sums(address, pitch, m, c, space, total):  # type: ignore[no-untyped-def]
+    parts = space[: (m + _CHUNK - 1) // _CHUNK * c].reshape(-1, c)
     ahead = 1 + _AHEAD // c
     x = numbers_at(address, (m - 1) * pitch + c, parts)
     for chunk in prange(parts.shape[0]):
@@ -215,12 +214,14 @@ def _column_sums(address, pitch, m, parts, total):  # type: ignore[no-untyped-de
 
 
 @compiled(parallel=True)
-def _batch_statistics(x, parts, running_mean, running_var, momentum, eps, mean, inv_std):  # type: ignore[no-untyped-def]
-    """parts (chunks, 2, C) = mean of each chunk of rows, and the sum of squares about it; then all of them.
+def _batch_statistics(x, space, running_mean, running_var, momentum, eps, mean, inv_std):  # type: ignore[no-untyped-def]
+    """Mean of each chunk of rows, and the sum of squares about it, in `space`; then of all of them.
 
     The chunk is still in cache when it is read again for the squares.
     """
     m, c = x.shape
+    chunks = (m + _CHUNK - 1) // _CHUNK
+    parts = space[: chunks * 2 * c].reshape(chunks, 2, c)
     ahead = 1 + _AHEAD // c
     for chunk in prange(parts.shape[0]):
         centre, squares = parts[chunk, 0], parts[chunk, 1]
@@ -239,7 +240,7 @@ def _batch_statistics(x, parts, running_mean, running_var, momentum, eps, mean, 
                 d = x[i, j] - centre[j]
                 squares[j] += d * d
     count = x.size // mean.size
-    total, squares = _merge_moments(parts.reshape(parts.shape[0], 2, -1, mean.size), m)
+    total, squares = _merge_moments(parts.reshape(chunks, 2, c // mean.size, mean.size), m)
     for j in range(mean.size):
         mean[j], inv_std[j] = total[j], 1 / np.sqrt(squares[j] / count + eps)
         running_mean[j] = (1 - momentum) * running_mean[j] + momentum * total[j]
@@ -287,10 +288,12 @@ def _normalize(x, mean, inv_std, gamma, beta, residual, with_residual, relu, y):
 
 @compiled(parallel=True)
 def _normalize_grad(  # type: ignore[no-untyped-def]
-    address, pitch, x, mean, inv_std, gamma, beta, relu, training, parts, grad_x, grad_gamma, grad_beta
+    address, pitch, x, mean, inv_std, gamma, beta, relu, training, space, grad_x, grad_gamma, grad_beta
 ):
-    """The sums over chunks of rows in parts (2, chunks, C), their totals, then grad_x."""
+    """The sums over chunks of rows in `space`, their totals, then grad_x."""
     m, c = x.shape
+    chunks = (m + _CHUNK - 1) // _CHUNK
+    parts = space[: 2 * chunks * c].reshape(2, chunks, c)
     ahead = 1 + _AHEAD // c
     g = numbers_at(address, (m - 1) * pitch + c, x)
     centre, scale, shift = _spread(mean, c), _spread(inv_std * gamma, c), _spread(beta, c)

@@ -5,6 +5,7 @@ image by the one thread that owns it, window by window in row-major order, so th
 memory.
 """
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -101,10 +102,11 @@ def _corner(window: Window) -> tuple[int, int]:
     return -window.padding[0][0], -window.padding[1][0]
 
 
+@functools.lru_cache(maxsize=1024)  # the layers of a network ask the same in every step
 def _shares(window: Window, count_include_pad: bool, dtype: np.dtype) -> np.ndarray:
     """1 / (number of elements each window averages)  (OH, OW).
 
-    Nothing beyond the padding counts (ceil_mode).
+    Nothing beyond the padding counts (ceil_mode). Not to be written.
     """
     counts = []
     for n, k, s, (before, after), out in zip(
