@@ -15,15 +15,18 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from minidl.backend.cpu import direct, elementwise, norm, pool, update, winograd
+from minidl.backend.cpu import direct, dropout, elementwise, norm, pool, update, winograd
 from minidl.backend.cpu.microkernel import lanes
 from minidl.backend.cpu.transpose import transposed
 from minidl.window import window
 
 
 def kernels() -> Iterator[Callable[[], object]]:
-    """Calls that run what the gradients of a step run, in about the order opposite to a network's: the two
-    processes work towards each other."""
+    """Calls that run what the gradients of a step run, and the end of its forward pass.
+
+    In about the order opposite to a network's, for the two processes work towards each other; but what only
+    some networks need comes last.
+    """
     g = np.ones((2, 32, 32, 16), np.float32)  # as many numbers as several threads share
     channel = np.ones(16, np.float32)
     half = window("max_pool2d", (64, 64), 2, stride=2)
@@ -32,13 +35,14 @@ def kernels() -> Iterator[Callable[[], object]]:
         sgd = functools.partial(update.sgd_update, lr=0.1, momentum=0.9, weight_decay=0.0, nesterov=False)
         yield functools.partial(sgd, p, slope, velocity)
     yield lambda: pool.max_pool2d_grad(g, np.zeros(g.shape, np.uint8), half)
+    yield lambda: dropout.dropout(g, 0.5, (0, 0, 0))
     yield lambda: winograd.correlate_weight(g, (-1, 0, 1), (-1, 0, 1), (1, 1), g)
     yield lambda: direct.correlate_weight(g, (0,), (0,), (1, 1), g)
     yield lambda: norm.column_sums(g)
     yield lambda: elementwise.relu_grad(g, g)
-    yield lambda: norm.normalize_grad(g, g, channel, channel, channel, channel, True, True)
     yield lambda: pool.avg_pool2d_grad(g, half, False)
     yield lambda: transposed(np.ones((1, 1, 16, 16), np.float32), lanes())
+    yield lambda: norm.normalize_grad(g, g, channel, channel, channel, channel, True, True)
 
 
 def main() -> None:

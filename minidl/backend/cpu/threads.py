@@ -8,7 +8,7 @@ from typing import Any
 
 import numba
 from llvmlite import ir
-from numba import prange, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -61,10 +61,10 @@ def use_threads(typing: Any, count: Any) -> Any:
     return types.void(types.int64), codegen
 
 
-@compiled(parallel=True)
+@compiled
 def add_parts(total, others, count, pitch):  # type: ignore[no-untyped-def]
     """In compiled code: total += `count` arrays, one after another; they lie `pitch` numbers apart."""
-    if count > 0:
-        for i in prange(total.size):
-            for part in range(count):
-                total[i] += others[part * pitch + i]
+    for part in range(count):
+        other = others[part * pitch :]
+        for i in range(total.size):
+            total[i] += other[i]
