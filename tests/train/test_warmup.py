@@ -102,14 +102,16 @@ import numpy as np
 from minidl import nn, ops, optim
 from minidl.autograd import tensor
 from minidl.backend.cpu import ahead, direct, elementwise, norm, pool, winograd
+from minidl.backend.cpu.dropout import _dropout
 for kernel in ahead.kernels():
     kernel()
 made = [direct._correlate_weight, winograd._correlate_weight, pool._max_pool_grad, norm._column_sums,
-        norm._normalize_grad, elementwise._relu_grad]
+        norm._normalize_grad, elementwise._relu_grad, _dropout]
 before = [kernel.signatures.copy() for kernel in made]
 assert all(before)
 net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8, activation="relu"), nn.MaxPool2d(2),
-                    nn.Conv2d(8, 8, 3, padding=1, activation="relu"), nn.Conv2d(8, 8, 1), nn.ReLU())
+                    nn.Conv2d(8, 8, 3, padding=1, activation="relu"), nn.Conv2d(8, 8, 1), nn.ReLU(),
+                    nn.Dropout())
 ops.mean(net(tensor(np.ones((16, 64, 64, 3), np.float32)))).backward()
 optim.SGD(net.parameters(), lr=0.1, momentum=0.9).step()
 assert [kernel.signatures for kernel in made] == before

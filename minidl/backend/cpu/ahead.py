@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from minidl.backend.cpu import direct, dropout, elementwise, norm, pool, update, winograd
+from minidl.backend.cpu import direct, elementwise, norm, pool, update, winograd
+from minidl.backend.cpu.dropout import dropout
 from minidl.backend.cpu.microkernel import lanes
 from minidl.backend.cpu.transpose import transposed
 from minidl.window import window
@@ -35,7 +36,7 @@ def kernels() -> Iterator[Callable[[], object]]:
         sgd = functools.partial(update.sgd_update, lr=0.1, momentum=0.9, weight_decay=0.0, nesterov=False)
         yield functools.partial(sgd, p, slope, velocity)
     yield lambda: pool.max_pool2d_grad(g, np.zeros(g.shape, np.uint8), half)
-    yield lambda: dropout.dropout(g, 0.5, (0, 0, 0))
+    yield lambda: dropout(g, 0.5, (0, 0, 0))
     yield lambda: winograd.correlate_weight(g, (-1, 0, 1), (-1, 0, 1), (1, 1), g)
     yield lambda: direct.correlate_weight(g, (0,), (0,), (1, 1), g)
     yield lambda: norm.column_sums(g)
