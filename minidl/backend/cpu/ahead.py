@@ -23,7 +23,7 @@ from minidl.window import window
 
 
 def kernels() -> Iterator[Callable[[], object]]:
-    """Calls that run what the gradients of a step run, and the end of its forward pass.
+    """Calls that run what the gradients of a step run.
 
     In about the order opposite to a network's, for the two processes work towards each other; but what only
     some networks need comes last.
@@ -36,14 +36,14 @@ def kernels() -> Iterator[Callable[[], object]]:
         sgd = functools.partial(update.sgd_update, lr=0.1, momentum=0.9, weight_decay=0.0, nesterov=False)
         yield functools.partial(sgd, p, slope, velocity)
     yield lambda: pool.max_pool2d_grad(g, np.zeros(g.shape, np.uint8), half)
-    yield lambda: dropout(g, 0.5, (0, 0, 0))
-    yield lambda: winograd.correlate_weight(g, (-1, 0, 1), (-1, 0, 1), (1, 1), g)
-    yield lambda: direct.correlate_weight(g, (0,), (0,), (1, 1), g)
     yield lambda: norm.column_sums(g)
     yield lambda: elementwise.relu_grad(g, g)
+    yield lambda: direct.correlate_weight(g, (0,), (0,), (1, 1), g)
+    yield lambda: winograd.correlate_weight(g, (-1, 0, 1), (-1, 0, 1), (1, 1), g)
     yield lambda: pool.avg_pool2d_grad(g, half, False)
     yield lambda: transposed(np.ones((1, 1, 16, 16), np.float32), lanes())
     yield lambda: norm.normalize_grad(g, g, channel, channel, channel, channel, True, True)
+    yield lambda: dropout(g, 0.5, (0, 0, 0))
 
 
 def main() -> None:

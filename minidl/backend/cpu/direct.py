@@ -23,7 +23,7 @@ from numba import prange
 
 from minidl.backend.cpu import memory
 from minidl.backend.cpu.compile import compiled
-from minidl.backend.cpu.instructions import copy_numbers
+from minidl.backend.cpu.instructions import clear_numbers, copy_numbers, numbers_at
 from minidl.backend.cpu.microkernel import (
     choose_panels,
     lanes,
@@ -230,14 +230,14 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
     """
     g = Geometry(*shapes)
     wide = vectors * lane_count
-    pitch = sums.shape[1]
+    pitch, whole = sums.shape[1], numbers_at(sums.ctypes.data, sums.size, sums)
     scratch = space[(parts - 1) * sizes[0] :]
     units = g.images * g.strips
     tallest = (g.tall + g.strips - 1) // g.strips
     panel_count = (g.filters + wide - 1) // wide
     for worker in prange(parts * shares):
         part, share = worker // shares, worker % shares
-        total = sums.reshape(-1) if part == 0 else space[(part - 1) * sizes[0] :]
+        total = whole if part == 0 else space[(part - 1) * sizes[0] :]
         panels = scratch[worker * (sizes[1] + sizes[2]) :]
         copied = panels[sizes[1] :]
         offsets = np.empty(tallest, np.int64)
@@ -278,8 +278,8 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
                             done += rows
                     at += terms * registers * lane_count
         if low == (part + 1) * units // parts:
-            total[: sums.size] = 0
-    add_parts(sums.reshape(-1), space, parts - 1, sizes[0])
+            clear_numbers(total.ctypes.data, sums.size)
+    add_parts(whole, space, parts - 1, sizes[0])
 
 
 @compiled
@@ -296,5 +296,5 @@ def _pack_terms(lane_count, grad, g, image, first, terms, f, count, panel):  # t
         done += line
     if count < width:
         for t in range(terms):
-            panel[t * width + count : (t + 1) * width] = 0
+            clear_numbers(panel.ctypes.data + 4 * (t * width + count), width - count)
     return terms * width

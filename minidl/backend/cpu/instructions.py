@@ -27,6 +27,19 @@ def copy_numbers(typing: Any, target: Any, source: Any, count: Any) -> Any:
 
 
 @intrinsic
+def clear_numbers(typing: Any, target: Any, count: Any) -> Any:
+    """clear_numbers(target, count), in compiled code: so many float32 zeros from an address on."""
+    signature = types.void(types.int64, types.int64)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        to, size = builder.inttoptr(args[0], cgutils.voidptr_t), builder.mul(args[1], args[1].type(4))
+        cgutils.memset(builder, to, size, 0)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
 def _pointer(typing: Any, address: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], cgutils.voidptr_t)
@@ -35,9 +48,12 @@ def _pointer(typing: Any, address: Any) -> Any:
 
 
 @compiled
-def numbers_at(address, count, like):  # type: ignore[no-untyped-def]
-    """In compiled code: `count` numbers from an address on, as an array of the dtype of array `like`."""
-    return carray(_pointer(address), (count,), like.dtype)
+def numbers_at(address, shape, like):  # type: ignore[no-untyped-def]
+    """In compiled code: the numbers from an address on as an array of that shape and of the dtype of `like`.
+
+    `reshape` gives the same, but takes numba most of a second to compile.
+    """
+    return carray(_pointer(address), shape, like.dtype)
 
 
 def emit_prefetch(builder: Any, address: Any) -> None:

@@ -41,7 +41,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minidl.backend.cpu.compile import call, compiled, procedure
-from minidl.backend.cpu.instructions import copy_numbers, emit_prefetch
+from minidl.backend.cpu.instructions import clear_numbers, copy_numbers, emit_prefetch
 
 # lanes: {vectors: the most rows}
 TILES = {
@@ -369,13 +369,13 @@ def pack(  # type: ignore[no-untyped-def]
                 copy_numbers(target + 4 * (k * pitch + j), number, 1)
     if count < pitch:
         for k in range(terms):
-            panels[row + k * pitch + count : row + (k + 1) * pitch] = 0
+            clear_numbers(target + 4 * (k * pitch + count), pitch - count)
 
 
 @compiled
 def pad(source, count, target):  # type: ignore[no-untyped-def]
     """target = `count` numbers from address `source` on (0: none), then zeros."""
-    target[:] = 0
+    clear_numbers(target.ctypes.data, target.size)
     if source:
         copy_numbers(target.ctypes.data, source, count)
 

@@ -188,18 +188,19 @@ def _spread(values, size):  # type: ignore[no-untyped-def]
 
 @compiled
 def _add_rows(rows, result):  # type: ignore[no-untyped-def]
-    """result = the sum of all rows, in their order.  (M, C) -> (C,)"""
+    """result = the sum of all rows, in their order; `fold` are taken for one.  (M, fold * C) -> (C,)"""
     total = np.zeros(result.size, np.float64)
     for i in range(rows.shape[0]):
-        for j in range(total.size):
-            total[j] += rows[i, j]
+        for first in range(0, rows.shape[1], total.size):
+            for j in range(total.size):
+                total[j] += rows[i, first + j]
     for j in range(total.size):
         result[j] = total[j]
 
 
 @compiled(parallel=True)
 def _column_sums(address, pitch, m, c, space, total):  # type: ignore[no-untyped-def]
-    parts = space[: (m + _CHUNK - 1) // _CHUNK * c].reshape(-1, c)
+    parts = numbers_at(space.ctypes.data, ((m + _CHUNK - 1) // _CHUNK, c), space)
     ahead = 1 + _AHEAD // c
     x = numbers_at(address, (m - 1) * pitch + c, parts)
     for chunk in prange(parts.shape[0]):
@@ -210,7 +211,7 @@ def _column_sums(address, pitch, m, c, space, total):  # type: ignore[no-untyped
             row = x[i * pitch : i * pitch + c]
             for j in range(c):
                 part[j] += row[j]
-    _add_rows(parts.reshape(-1, total.size), total)
+    _add_rows(parts, total)
 
 
 @compiled(parallel=True)
@@ -221,7 +222,7 @@ def _batch_statistics(x, space, running_mean, running_var, momentum, eps, mean, 
     """
     m, c = x.shape
     chunks = (m + _CHUNK - 1) // _CHUNK
-    parts = space[: chunks * 2 * c].reshape(chunks, 2, c)
+    parts = numbers_at(space.ctypes.data, (chunks, 2, c), space)
     ahead = 1 + _AHEAD // c
     for chunk in prange(parts.shape[0]):
         centre, squares = parts[chunk, 0], parts[chunk, 1]
@@ -240,7 +241,8 @@ def _batch_statistics(x, space, running_mean, running_var, momentum, eps, mean, 
                 d = x[i, j] - centre[j]
                 squares[j] += d * d
     count = x.size // mean.size
-    total, squares = _merge_moments(parts.reshape(chunks, 2, c // mean.size, mean.size), m)
+    folded = numbers_at(space.ctypes.data, (chunks, 2, c // mean.size, mean.size), space)
+    total, squares = _merge_moments(folded, m)
     for j in range(mean.size):
         mean[j], inv_std[j] = total[j], 1 / np.sqrt(squares[j] / count + eps)
         running_mean[j] = (1 - momentum) * running_mean[j] + momentum * total[j]
@@ -293,7 +295,7 @@ def _normalize_grad(  # type: ignore[no-untyped-def]
     """The sums over chunks of rows in `space`, their totals, then grad_x."""
     m, c = x.shape
     chunks = (m + _CHUNK - 1) // _CHUNK
-    parts = space[: 2 * chunks * c].reshape(2, chunks, c)
+    parts = numbers_at(space.ctypes.data, (2, chunks, c), space)
     ahead = 1 + _AHEAD // c
     g = numbers_at(address, (m - 1) * pitch + c, x)
     centre, scale, shift = _spread(mean, c), _spread(inv_std * gamma, c), _spread(beta, c)
@@ -311,8 +313,8 @@ def _normalize_grad(  # type: ignore[no-untyped-def]
                 arriving = zero if relu and not centred * scale[j] + shift[j] > 0 else row[j]
                 first[j] += arriving
                 second[j] += arriving * centred
-    _add_rows(parts[0].reshape(-1, mean.size), grad_beta)
-    _add_rows(parts[1].reshape(-1, mean.size), grad_gamma)
+    _add_rows(parts[0], grad_beta)
+    _add_rows(parts[1], grad_gamma)
     count = x.dtype.type(x.size // mean.size)
     grad_gamma *= inv_std
     mean_g, slope = _spread(grad_beta / count, c), _spread(grad_gamma * inv_std / count, c)

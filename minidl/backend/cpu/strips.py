@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl.backend.cpu import memory
 from minidl.backend.cpu.compile import compiled
-from minidl.backend.cpu.instructions import copy_numbers
+from minidl.backend.cpu.instructions import clear_numbers, copy_numbers
 
 _STRIP_BYTES = 1 << 19  # of the image below a strip
 _LINE = 24  # pixels of a pointwise convolution's line: a multiple of all tiles
@@ -166,13 +166,13 @@ def _copy_strip(src, g, image, first, last, block, channels, strip):  # type: ig
             low = high = columns
         source = src + 4 * (image * g.src_image + i * g.src_row + g.left * g.src_pixel + block)
         target = strip.ctypes.data + 4 * at
-        strip[at : at + low * g.pitch] = 0
+        clear_numbers(target, low * g.pitch)
         if together:
             copy_numbers(target + 4 * low * channels, source + 4 * low * channels, (high - low) * channels)
         else:
             for j in range(low, high):
                 copy_numbers(target + 4 * j * g.pitch, source + 4 * j * g.src_pixel, channels)
-        strip[at + high * g.pitch : at + columns * g.pitch] = 0
+        clear_numbers(target + 4 * high * g.pitch, (columns - high) * g.pitch)
         at += columns * g.pitch
 
 

@@ -40,6 +40,7 @@ from numba import prange
 from minidl.backend.cpu import memory
 from minidl.backend.cpu.compile import call, compiled
 from minidl.backend.cpu.filtering import filter_matrix, image_matrix, output_matrix, tile
+from minidl.backend.cpu.instructions import clear_numbers, numbers_at
 from minidl.backend.cpu.microkernel import (
     choose_panels,
     lanes,
@@ -252,12 +253,11 @@ def _elements(table, space, place):  # type: ignore[no-untyped-def]
 def _spaces(scratch, elements, pitches):  # type: ignore[no-untyped-def]
     """This thread's three spaces, (elements, pitch) each."""
     first, second, third = pitches
-    mine = scratch[numba.get_thread_id() * elements * (first + second + third) :]
-    other, last = mine[elements * first :], mine[elements * (first + second) :]
+    start = scratch.ctypes.data + 4 * numba.get_thread_id() * elements * (first + second + third)
     return (
-        mine[: elements * first].reshape(elements, first),
-        other[: elements * second].reshape(elements, second),
-        last[: elements * third].reshape(elements, third),
+        numbers_at(start, (elements, first), scratch),
+        numbers_at(start + 4 * elements * first, (elements, second), scratch),
+        numbers_at(start + 4 * elements * (first + second), (elements, third), scratch),
     )
 
 
@@ -302,7 +302,8 @@ def _transform_filters(  # type: ignore[no-untyped-def]
             place = channels * panel + c * width
             _elements(tables[1], u, place)
             if have < width:
-                u[:, place + have : place + width] = 0
+                for e in range(u.shape[0]):
+                    clear_numbers(tables[1, e] + 4 * have, width - have)
             call(code, (tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0))
 
 
@@ -392,7 +393,8 @@ def _transform_gradient(  # type: ignore[no-untyped-def]
         place = chunk * panel + t * width
         _elements(tables[1], d, place)
         if have < width:
-            d[:, place + have : place + width] = 0
+            for e in range(d.shape[0]):
+                clear_numbers(tables[1, e] + 4 * have, width - have)
         call(code, (tables[0].ctypes.data, tables[1].ctypes.data, have, 0, 0))
         for k in range(outputs[0] * outputs[1]):
             tables[0, k] += 4 * width * (tables[0, k] != beyond)
@@ -423,7 +425,8 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
         c_low, c_high = _bounds(block // blocks[1], blocks[0], channels, lane_count)
         f_low, f_high = _bounds(block % blocks[1], blocks[1], filters, lane_count)
         columns = (f_high - f_low + lane_count - 1) // lane_count * lane_count
-        total[:, : (c_high - c_low) * broad] = 0
+        for e in range(elements):
+            clear_numbers(total[e].ctypes.data, (c_high - c_low) * broad)
         for first in range(part * tiles // parts, (part + 1) * tiles // parts, chunk):
             count = min(chunk, (part + 1) * tiles // parts - first)
             for t in range(count):
@@ -449,10 +452,10 @@ def _correlate_weight(  # type: ignore[no-untyped-def]
                             vectors_here * lane_count, c, broad, c, broad, 0,
                         )  # fmt: skip
                         done += rows
-        made = sums.reshape(-1) if part == 0 else space[(part - 1) * part_size :]
+        made = sums.ctypes.data if part == 0 else space.ctypes.data + 4 * (part - 1) * part_size
         for c in range(c_high - c_low):
             _elements(tables[0], total, c * broad)
             for k in range(tall * long):
-                tables[1, k] = made.ctypes.data + 4 * ((k * channels + c_low + c) * filters + f_low)
+                tables[1, k] = made + 4 * ((k * channels + c_low + c) * filters + f_low)
             call(codes[2], (tables[0].ctypes.data, tables[1].ctypes.data, f_high - f_low, 0, 0))
-    add_parts(sums.reshape(-1), space, parts - 1, part_size)
+    add_parts(numbers_at(sums.ctypes.data, sums.size, sums), space, parts - 1, part_size)
