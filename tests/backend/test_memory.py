@@ -1,5 +1,7 @@
 """The pool of warm memory: blocks come back, and nothing shares one."""
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -113,6 +115,17 @@ def test_several_threads_share_the_pool():
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_arrays_that_live_until_the_end_of_the_program():
+    program = """
+import numpy as np
+from minidl.backend.cpu import memory
+held = memory.empty((1 << 16,), np.float32)
+memory.hook = lambda: held  # so the names of this program go after those of the module
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 def test_numpy_integers_in_a_shape():

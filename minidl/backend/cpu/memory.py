@@ -7,12 +7,13 @@ of two, so that they meet again. Idle and live blocks together stay below `_SLAC
 ever live: when shapes change, old blocks go back to the system. Small arrays are left to NumPy.
 """
 
-import atexit
 import ctypes
 import functools
 import math
+import sys
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,8 +53,10 @@ class _Block(np.ndarray):
     __slots__ = ("raw",)
     raw: "_Raw"
 
-    def __del__(self) -> None:
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
         global _idle_bytes, _live_bytes
+        if ending():  # the names of this module may be gone already
+            return
         size = self.raw.size
         _live_bytes -= size
         _idle_bytes += size
@@ -177,9 +180,6 @@ def free_unused() -> None:
     _workspace.space = None
     _idle.clear()
     _idle_bytes = 0
-
-
-atexit.register(free_unused)  # while what `_Block.__del__` needs is still there
 
 
 def _trim(limit: int) -> None:
