@@ -53,7 +53,7 @@ class no_grad(
 
 
 class Version:
-    """How often a buffer was written in place, and which one it was the last time.
+    """How often a buffer was written in place, and which one: its Tensor may have been given another since.
 
     It belongs to the buffer: all Tensors that are views of it share one.
     """
@@ -62,11 +62,7 @@ class Version:
 
     def __init__(self) -> None:
         self.count = 0
-        self.written: Callable[[], Array | None] = _nothing  # a weak reference to its owner
-
-
-def _nothing() -> None:
-    pass
+        self.written: tuple[weakref.ref[Array], ...] = ()  # its owner; more than one only then
 
 
 class Node:
@@ -101,7 +97,7 @@ class Node:
                 "Compute the loss anew, or call backward(retain_graph=True) the first time"
             )
         for version, count in self.versions:
-            if version.count != count and self._keeps(version.written()):
+            if version.count != count and self._keeps(version.written):
                 raise RuntimeError(
                     f"backward: an array that {self.name} keeps for its gradient was written in place "
                     f"afterwards ({version.count - count} times). Write before the op, into a copy, or make "
@@ -109,9 +105,9 @@ class Node:
                 )
         return [vjp(g) if vjp else None for vjp in self.vjps]
 
-    def _keeps(self, owner: Array | None) -> bool:
-        """Whether a vjp has captured an array in that buffer."""
-        return any(owner_of(array) is owner for array in captured(self.vjps))
+    def _keeps(self, owners: tuple["weakref.ref[Array]", ...]) -> bool:
+        """Whether a vjp has captured an array in one of these buffers."""
+        return any(owner_of(array) is owner() for array in captured(self.vjps) for owner in owners)
 
 
 class Tensor:
@@ -221,8 +217,11 @@ class Tensor:
 
         An optimiser calls it after each update.
         """
-        self._version.count += 1
-        self._version.written = weakref.ref(owner_of(self.data))
+        version, owner = self._version, owner_of(self.data)
+        version.count += 1
+        if not any(written() is owner for written in version.written):
+            alive = (written for written in version.written if written() is not None)
+            version.written = (*alive, weakref.ref(owner))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         source = isinstance(value, Tensor) and value.requires_grad

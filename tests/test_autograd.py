@@ -457,3 +457,13 @@ def test_repr_shows_values_shape_and_origin():
     x = leaf(1.0)
     assert repr(x) == "tensor([1.], shape=(1,), dtype=float64, requires_grad=True)"
     assert repr(x * 2.0).endswith("op=mul)")
+
+
+def test_a_write_is_noticed_though_the_tensor_was_given_another_array_since():
+    x, w = leaf(1.0, 2.0), md.tensor(np.array([3.0, 4.0]))
+    y = ops.sum(x * w)
+    w[0] = 5.0
+    w.data = np.ones(2)
+    w[0] = 6.0
+    with pytest.raises(RuntimeError, match="mul keeps for its gradient was written in place"):
+        y.backward()
