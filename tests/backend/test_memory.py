@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 import minidl as md
 from minidl import ops
+from minidl.autograd import owner_of
+from minidl.backend import cpu
 from minidl.backend.cpu import memory
 
 LARGE = (1 << 15,)  # elements: well above the size the pool takes
@@ -132,6 +134,19 @@ def test_a_training_step_touches_no_new_memory_once_warm():
     assert memory.touched_bytes() == touched > 0
     held = memory.empty((1 << 24,), np.float32)
     assert memory.touched_bytes() >= touched + held.nbytes / 2  # no step has given back as much
+
+
+def test_every_range_has_an_owner_of_its_own():
+    a, b = memory.empty(LARGE, np.float32), memory.empty(LARGE, np.float32)
+    assert owner_of(a) is not owner_of(b)
+    assert owner_of(a[3:].reshape(-1, 1)[::2]) is owner_of(a)
+
+
+def test_a_gradient_that_nobody_shares_is_not_copied(monkeypatch: pytest.MonkeyPatch):
+    weight = md.tensor(np.ones((3, 3, 64, 64), np.float32), requires_grad=True)
+    monkeypatch.setattr(cpu, "copy", None)
+    ops.conv2d(md.tensor(np.ones((1, 8, 8, 64), np.float32)), weight).sum().backward()
+    assert weight.grad is not None
 
 
 def test_more_than_an_arena(monkeypatch: pytest.MonkeyPatch):

@@ -41,22 +41,13 @@ _live_bytes = 0
 _peak_bytes = 0  # since the last reset
 
 
-class _Memory(np.ndarray):
-    """Bytes of the system's.
-
-    A type of its own: NumPy goes down a chain of bases as long as their type is the view's, and so does not
-    pass over a `_Block` on one of these.
-    """
-
-    __slots__ = ()
-
-
 class _Arena:
     """A stretch of addresses and the ranges of it that are free: neighbours always merged, so few.
 
     The last range begins where nothing is in use any more and counts as endless: so it is cut last.
 
-    memory      (size,) uint8
+    size        bytes
+    memory      the system's
     touched     no array has been beyond this byte since the last `release`
     _by_size    (size, start) of each free range, in order
     _size_at    start -> size of each free range
@@ -64,8 +55,8 @@ class _Arena:
     """
 
     def __init__(self, size: int) -> None:
-        self._map = _mapped(size)
-        self.memory = _Memory((size,), np.uint8, self._map)
+        self.size = size
+        self.memory = _mapped(size)
         self.touched = 0
         self._by_size: list[tuple[int, int]] = []
         self._size_at: dict[int, int] = {}
@@ -77,7 +68,7 @@ class _Arena:
         those; None if none does."""
         place = bisect_left(self._by_size, (size, 0))
         found, start = self._by_size[place]
-        if start + size > self.memory.size:
+        if start + size > self.size:
             return None
         del self._by_size[place]
         del self._size_at[start], self._start_of[start + found]
@@ -98,12 +89,12 @@ class _Arena:
     def release(self) -> bool:
         """Free ranges go back to the system, in whole pages; whether nothing is in use."""
         self.touched = self._start_of[_ENDLESS]
-        if hasattr(self._map, "madvise"):
+        if hasattr(self.memory, "madvise"):
             for size, start in self._by_size:
                 first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-                last = min(start + size, self.memory.size) // mmap.PAGESIZE * mmap.PAGESIZE
+                last = min(start + size, self.size) // mmap.PAGESIZE * mmap.PAGESIZE
                 if first < last:
-                    self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+                    self.memory.madvise(mmap.MADV_DONTNEED, first, last - first)
         return self.touched == 0
 
     def _add(self, start: int, size: int) -> None:
@@ -120,7 +111,10 @@ class _Arena:
 
 
 class _Block(np.ndarray):
-    """The base of every array on one range of an arena; dies with the last of them."""
+    """The base of every array on one range of an arena; dies with the last of them.
+
+    Its own base is no array, so this is where a chain of views ends: one owner for each range.
+    """
 
     __slots__ = ("place",)
     place: tuple[_Arena, int, int]
