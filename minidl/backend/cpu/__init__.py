@@ -24,10 +24,8 @@ from minidl.backend.cpu.elementwise import (
     exp,
     getitem,
     getitem_grad,
-    linear,
     log,
     log_softmax,
-    matmul,
     max_first,
     max_first_grad,
     maximum,
@@ -70,6 +68,7 @@ from minidl.backend.cpu.pool import (
     max_pool2d,
     max_pool2d_grad,
 )
+from minidl.backend.cpu.products import linear, matmul
 from minidl.backend.cpu.threads import get_num_threads, set_num_threads
 from minidl.backend.cpu.update import (
     adam_update,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from minidl.backend.cpu import direct, elementwise, norm, pool, update, winograd
+from minidl.backend.cpu import direct, elementwise, norm, pool, products, update, winograd
 from minidl.backend.cpu.dropout import dropout
 from minidl.backend.cpu.microkernel import lanes
 from minidl.backend.cpu.transpose import transposed
@@ -43,6 +43,7 @@ def kernels() -> Iterator[Callable[[], object]]:
     yield lambda: pool.avg_pool2d_grad(g, half, False)
     yield lambda: transposed(np.ones((1, 1, 16, 16), np.float32), lanes())
     yield lambda: norm.normalize_grad(g, g, channel, channel, channel, channel, True, True)
+    yield lambda: products.matmul(g.reshape(-1, 32), g.reshape(32, -1))
     yield lambda: dropout(g, 0.5, (0, 0, 0))
 
 

@@ -130,18 +130,6 @@ def add_into(total: np.ndarray, more: np.ndarray) -> np.ndarray:
     return total
 
 
-def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a @ b, batched over leading axes as NumPy does."""
-    leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    return np.matmul(a, b, out=memory.empty((*leading, a.shape[-2], b.shape[-1]), a.dtype))
-
-
-def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """(N, D_in), (D_in, D_out), (D_out,) -> (N, D_out)"""
-    y = np.matmul(x, weight, out=memory.empty((x.shape[0], weight.shape[1]), x.dtype))
-    return y if bias is None else np.add(y, bias, out=y)
-
-
 def sum(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> np.ndarray:
     """Sum over axes.
 
