@@ -15,7 +15,8 @@ import itertools
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from minidl.backend import Array
 from minidl.closures import captured
 from minidl.errors import DTypeError, ShapeError
 
-Vjp = Callable[[Array], Array]
+Vjp = Callable[..., Array]  # of g alone, or of g and `into`, an array to which it adds what it would return
 
 _births = itertools.count()
 _recording = threading.local()
@@ -86,10 +87,11 @@ class Node:
         self.name, self.birth = name, next(_births)
         self.inputs, self.vjps, self.versions = inputs, vjps, versions
 
-    def run(self, g: Array) -> list[Array | None]:
+    def run(self, g: Array, totals: Sequence[Array | None] = ()) -> list[Array | None]:
         """The gradient for every input, from the one arriving at the output.
 
-        RuntimeError if that would be wrong.
+        totals: per input an array to which its gradient may be added, or None; a vjp that can do so takes it
+        as `into` and returns it. RuntimeError if the gradients would be wrong.
         """
         if not self.vjps:
             raise RuntimeError(
@@ -103,7 +105,10 @@ class Node:
                     f"afterwards ({version.count - count} times). Write before the op, into a copy, or make "
                     "a new tensor instead"
                 )
-        return [vjp(g) if vjp else None for vjp in self.vjps]
+        return [
+            None if vjp is None else vjp(g) if total is None or not _adds(vjp) else vjp(g, into=total)
+            for vjp, total in zip_longest(self.vjps, totals)
+        ]
 
     def _keeps(self, owners: tuple["weakref.ref[Array]", ...]) -> bool:
         """Whether a vjp has captured an array in one of these buffers."""
@@ -363,12 +368,13 @@ def backward(root: Tensor, grad: Any = None, retain_graph: bool = False) -> None
         while heap:
             node = heapq.heappop(heap)[1]
             g, _ = pending.pop(node)
-            leaving = node.run(g)
             inputs = node.inputs
+            totals = [_ours(pending, target) for target in inputs]
+            leaving = node.run(g, totals)
             if not retain_graph:
                 node.vjps, node.versions = (), []
-            for target, grad_input, fresh in zip(inputs, leaving, _fresh(g, leaving)):
-                if target is None or grad_input is None:
+            for target, grad_input, fresh, total in zip(inputs, leaving, _fresh(g, leaving), totals):
+                if target is None or grad_input is None or grad_input is total:
                     continue
                 if isinstance(target, Tensor):
                     _accumulate(target, grad_input, fresh, node.name)
@@ -426,6 +432,18 @@ def _fresh(g: Array, leaving: list[Array | None]) -> list[bool]:
         and bool(array.flags.writeable)
         for array, owner in zip(leaving, owners)
     ]
+
+
+def _ours(pending: dict[Node, tuple[Array, bool]], target: "Node | Tensor | None") -> Array | None:
+    """The gradient that has arrived at a Node so far, if it may be written to."""
+    total, ours = pending.get(target, (None, False)) if isinstance(target, Node) else (None, False)
+    return total if ours else None
+
+
+def _adds(vjp: Vjp) -> bool:
+    """Whether it can add to what is there: it takes `into`."""
+    code = getattr(vjp, "__code__", None)
+    return code is not None and code.co_argcount > 1 and code.co_varnames[1] == "into"
 
 
 def _add(total: Array, ours: bool, more: Array) -> Array:

@@ -43,8 +43,8 @@ def conv2d(
     y = xp.conv2d(x, weight, bias, geometry, groups, activation)
     arriving = shared(lambda g: xp.relu_grad(g, y)) if activation else (lambda g: g)
 
-    def grad_x(g: Array) -> Array:
-        return xp.conv2d_grad_x(arriving(g), weight, geometry, groups)
+    def grad_x(g: Array, into: Array | None = None) -> Array:
+        return xp.conv2d_grad_x(arriving(g), weight, geometry, groups, into)
 
     def grad_weight(g: Array) -> Array:
         return xp.conv2d_grad_weight(arriving(g), x, geometry, groups)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backend.cpu import direct, filtering, im2col, memory, winograd
+from minidl.backend.cpu.elementwise import add_into
 from minidl.backend.cpu.microkernel import lanes
 from minidl.backend.cpu.threads import get_num_threads
 from minidl.backend.plans import Pass, Plan, force_plan, forced, settle
@@ -104,7 +105,7 @@ def conv2d(
     """(N, H, W, C), (KH, KW, C/groups, F), (F,) -> (N, OH, OW, F)"""
     x = _with_channels_together(x)
     y = memory.empty((x.shape[0], *window.output, weight.shape[3]), x.dtype)
-    correlate = _CORRELATE[_plan("forward", window, x, y, groups).name]
+    correlate = _CORRELATE[_plan("forward", window, x.dtype, groups, x.shape, y.shape).name]
     biases = [None] * groups if bias is None else _grouped(bias, groups)
     for images, filters, part, place in zip(
         _grouped(x, groups), _grouped(weight, groups), biases, _grouped(y, groups)
@@ -113,12 +114,22 @@ def conv2d(
     return y
 
 
-def conv2d_grad_x(g: np.ndarray, weight: np.ndarray, window: Window, groups: int) -> np.ndarray:
-    """(N, OH, OW, F), (KH, KW, C/groups, F) -> (N, H, W, C)"""
+def conv2d_grad_x(
+    g: np.ndarray, weight: np.ndarray, window: Window, groups: int, into: np.ndarray | None = None
+) -> np.ndarray:
+    """(N, OH, OW, F), (KH, KW, C/groups, F) -> (N, H, W, C), a new array; or `into`, to which it is added."""
     g = _with_channels_together(g)
-    grad_x = memory.empty((g.shape[0], *window.size, weight.shape[2] * groups), g.dtype)
-    correlate = _CORRELATE[_plan("grad_x", window, grad_x, g, groups).name]
+    shape = (g.shape[0], *window.size, weight.shape[2] * groups)
+    name = _plan("grad_x", window, g.dtype, groups, shape, g.shape).name
     back = weight.transpose(0, 1, 3, 2)
+    if into is not None:
+        if name == "direct" and groups == 1 and window.stride == (1, 1) and into.flags.c_contiguous:
+            _, taps, rows, columns = _phases(window)[0]
+            direct.correlate(g, rows, columns, (1, 1), back[taps], None, False, into, adding=True)
+            return into
+        return add_into(into, conv2d_grad_x(g, weight, window, groups))
+    grad_x = memory.empty(shape, g.dtype)
+    correlate = _CORRELATE[name]
     for j, (arriving, leaving) in enumerate(zip(_grouped(g, groups), _grouped(grad_x, groups))):
         filters = arriving.shape[3]
         for pixels, taps, rows, columns in _phases(window):
@@ -134,7 +145,7 @@ def conv2d_grad_x(g: np.ndarray, weight: np.ndarray, window: Window, groups: int
 def conv2d_grad_weight(g: np.ndarray, x: np.ndarray, window: Window, groups: int) -> np.ndarray:
     """(N, OH, OW, F), (N, H, W, C) -> (KH, KW, C/groups, F)"""
     g, x = _with_channels_together(g), _with_channels_together(x)
-    correlate_weight = _CORRELATE_WEIGHT[_plan("grad_weight", window, x, g, groups).name]
+    correlate_weight = _CORRELATE_WEIGHT[_plan("grad_weight", window, x.dtype, groups, x.shape, g.shape).name]
     taps = (*_taps(window), window.stride)
     if groups == 1:
         return correlate_weight(x, *taps, g)
@@ -182,9 +193,11 @@ def _shape_of(work: Pass) -> tuple[Window, np.dtype, int, int, int]:
     return work.window, work.dtype, work.channels // work.groups, work.filters // work.groups, work.images
 
 
-def _plan(which: str, window: Window, x: np.ndarray, y: np.ndarray, groups: int) -> Plan:
-    """What pass `which` runs between images like x and outputs like y."""
-    return settle(*_pass(which, window, x.dtype, groups, x.shape[3], y.shape[3], x.shape[0]))
+def _plan(
+    which: str, window: Window, dtype: np.dtype, groups: int, x: tuple[int, ...], y: tuple[int, ...]
+) -> Plan:
+    """What pass `which` runs between images of shape x and outputs of shape y."""
+    return settle(*_pass(which, window, dtype, groups, x[3], y[3], x[0]))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -51,12 +51,14 @@ def correlate(
     bias: np.ndarray | None,
     relu: bool,
     out: np.ndarray,
+    adding: bool = False,
 ) -> None:
     """out[n, i, j] = act(sum over taps a, b of src[n, i*stride + rows[a], j*stride + columns[b]] @ weight[a,
     b] + bias)
 
     src (N, H, W, C), weight (taps, taps, C, F), out (N, OH, OW, F), all float32; the channels of a pixel are
-    neighbours in src and out, weight may be any view. Reads outside src are zeros.
+    neighbours in src and out, weight may be any view. Reads outside src are zeros. `adding`: the sum is added
+    to what is in out, instead of the bias.
     """
     bias = None if bias is None else memory.contiguous(bias)
     fixed, numbers = _correlate_shapes(
@@ -70,6 +72,7 @@ def correlate(
         0 if bias is None else memory.address(bias),
         int(relu),
         memory.address(out),
+        int(adding),
         memory.workspace(numbers),
     )
 
@@ -160,7 +163,7 @@ def _weight_shapes(
 @compiled(parallel=True)
 def _correlate(  # type: ignore[no-untyped-def]
     tile, transpose, lane_count, shapes, runs, length, group, vectors, most, taps, steps, sizes, threads, src,
-    weight, bias, relu, out, space,
+    weight, bias, relu, out, adding, space,
 ):  # fmt: skip
     """Strips among the threads; panels, `group` runs of their rows, lines and tiles of a strip.
 
@@ -190,6 +193,8 @@ def _correlate(  # type: ignore[no-untyped-def]
             b = panels.ctypes.data + 4 * panel * depth
             b_row = registers * lane_count
             add = added.ctypes.data + 4 * panel
+            if ragged and adding:
+                _copy_panel(out, g, image, first, last, panel, count, mine.ctypes.data, wide, True)
             for run in range(0, len(runs), group):
                 count_runs = min(group, len(runs) - run)
                 b_run = b + 4 * run * length * b_row
@@ -204,7 +209,7 @@ def _correlate(  # type: ignore[no-untyped-def]
                         c, pitch = out + 4 * to, g.out_pixel
                         if ragged:
                             c, pitch = mine.ctypes.data + 4 * ((i - first) * g.wide + done) * wide, wide
-                        before, before_row = (c, pitch) if run > 0 else (add, 0)
+                        before, before_row = (c, pitch) if run > 0 or adding else (add, 0)
                         multiply_tile(
                             tile, rows, registers, a, g.stride_w * pixel, 1, runs.ctypes.data + 8 * run,
                             count_runs, length, b_run, b_row, c, pitch, before, before_row,
@@ -212,11 +217,20 @@ def _correlate(  # type: ignore[no-untyped-def]
                         )  # fmt: skip
                         done += rows
             if ragged:
-                for i in range(first, last):
-                    for j in range(min(g.wide, g.last - i * g.wide)):
-                        to = image * g.out_image + i * g.out_row + j * g.out_pixel + panel
-                        made = mine.ctypes.data + 4 * ((i - first) * g.wide + j) * wide
-                        copy_numbers(out + 4 * to, made, count)
+                _copy_panel(out, g, image, first, last, panel, count, mine.ctypes.data, wide, False)
+
+
+@compiled
+def _copy_panel(out, g, image, first, last, panel, count, scratch, wide, back):  # type: ignore[no-untyped-def]
+    """A panel's results of rows first .. last, from scratch memory to out or, if `back`, from there to it."""
+    for i in range(first, last):
+        for j in range(min(g.wide, g.last - i * g.wide)):
+            there = out + 4 * (image * g.out_image + i * g.out_row + j * g.out_pixel + panel)
+            here = scratch + 4 * ((i - first) * g.wide + j) * wide
+            if back:
+                copy_numbers(here, there, count)
+            else:
+                copy_numbers(there, here, count)
 
 
 @compiled(parallel=True)
