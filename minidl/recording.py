@@ -37,8 +37,9 @@ def op(fn: Callable[..., tuple[Array, tuple[Vjp | None, ...]]]) -> Callable[...,
     A parameter annotated `Array` (or `Array | None`) is an array input and needs one vjp, in order; `*arrays:
     Array` is any number of them. Every other parameter is an option and passed as it is. Numbers take the
     dtype of the Tensors; so do integer arrays. Two float dtypes never mix. A vjp is None where the input has
-    no derivative, or was not given.  TypeError for a function without array inputs, or that mixes `*arrays`
-    with others; when called, for arguments it does not take, or inputs that do not go together.
+    no derivative, or was not given. One that takes `into` besides g may be given an array: it adds the
+    gradient there and returns that array.  TypeError for a function without array inputs, or that mixes
+    `*arrays` with others; when called, for arguments it does not take, or inputs that do not go together.
     """
     name = fn.__name__.lstrip("_")
     signature = inspect.signature(fn, eval_str=True)
