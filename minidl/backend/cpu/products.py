@@ -1,8 +1,8 @@
 """Matrix products: BLAS in each of our threads, on a share of the rows or columns.
 
 BLAS could share them out itself. But its threads, when done, wait for the next product at full speed for
-some 40 ms, and meanwhile the kernels that follow run at half theirs: a step of ResNet-18 took 9 % longer for
-its one fully connected layer.
+some 40 ms, and meanwhile the kernels that follow run at half theirs: a step of ResNet-18 takes an eighth
+longer so, for its one fully connected layer.
 """
 
 import math
