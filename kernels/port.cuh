@@ -2,10 +2,11 @@
 //
 // A kernel reaches dynamic shared memory, TF32 tensor cores and asynchronous copies through this header and
 // in no other way. The one decision behind it: whatever has to be written differently to run a kernel
-// anywhere else (on a host that emulates the GPU, for one) stands in this file, and the kernels themselves
-// stay free of #ifdef and of inline assembly.
+// anywhere else stands in this file, and the kernels themselves stay free of #ifdef and of inline assembly.
+// Therefore they include <port.cuh>, and where the CPU runs them the path leads to emulator/port.cuh, which
+// has the same names.
 //
-// Needs compute capability 8.0 for to_tf32, mma_tf32 and cp_async16. Includes nothing, so that NVRTC takes it
+// Needs compute capability 8.0 for to_tf32, mma_tf32 and cp_async. Includes nothing, so that NVRTC takes it
 // as nvcc does.
 #pragma once
 
@@ -46,18 +47,26 @@ __device__ __forceinline__ void mma_tf32(float (&d)[4], const unsigned (&a)[4], 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Starts copying 16 bytes from global to shared memory, or 16 zeros when !valid; then `global` is not read.
+// Starts copying 4 or 16 Bytes from global to shared memory, or as many zeros when !valid; then `global` is
+// not read.
 //
-// Both addresses are aligned to 16 bytes, and `global` points into its array even when !valid. Zeros instead
-// of a branch are how padding and ragged edges are loaded. The copy bypasses L1 and the registers. It
-// belongs to the lane that started it: after cp_wait that lane sees the bytes, and the others do after a
-// __syncthreads() that follows.
-__device__ __forceinline__ void cp_async16(void *shared, const void *global, bool valid) {
+// Both addresses are aligned to Bytes, and `global` points into its array even when !valid. Zeros instead of
+// a branch are how padding and ragged edges are loaded. A copy of 16 bytes bypasses L1, all bypass the
+// registers. It belongs to the lane that started it: after cp_wait that lane sees the bytes, and the others
+// do after a __syncthreads() that follows.
+template <int Bytes>
+__device__ __forceinline__ void cp_async(void *shared, const void *global, bool valid) {
+  static_assert(Bytes == 4 || Bytes == 16, "copies are of 4 or 16 bytes");
   unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-  int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-               :: "r"(address), "l"(global), "r"(bytes)
-               : "memory");
+  int bytes = valid ? Bytes : 0;
+  if (Bytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :: "r"(address), "l"(global), "r"(bytes)
+                 : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+                 :: "r"(address), "l"(global), "r"(bytes)
+                 : "memory");
 }
 
 // Closes a group: the copies this lane has started since the last cp_commit. An empty group counts as one.

@@ -17,7 +17,7 @@ from typing import Any
 
 from minidl import errors, ops
 from minidl.autograd import Tensor, no_grad, tensor
-from minidl.backend import get_default_device, set_default_device
+from minidl.backend import get_default_device, set_default_device, set_float32_precision
 from minidl.backend.plans import force_plan
 from minidl.recording import op
 from minidl.streams import manual_seed
@@ -38,6 +38,7 @@ __all__ = [
     "op",
     "ops",
     "set_default_device",
+    "set_float32_precision",
     "set_num_threads",
     "tensor",
     *_LAZY_HOMES,

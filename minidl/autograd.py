@@ -118,9 +118,9 @@ class Node:
 class Tensor:
     """An array that remembers how it was computed.
 
-    `data` is the NumPy array itself. Writing into it is allowed and not seen by the version counter: a
-    gradient computed from what was there before would be wrong without notice. `t[i] = value` is counted, and
-    `backward` then refuses.
+    `data` is the array itself: NumPy's on the CPU, CuPy's on a GPU. Writing into it is allowed and not seen
+    by the version counter: a gradient computed from what was there before would be wrong without notice.
+    `t[i] = value` is counted, and `backward` then refuses.
     """
 
     __slots__ = ("data", "requires_grad", "grad", "_node", "_version", "_is_gradient", "__weakref__")
@@ -132,7 +132,7 @@ class Tensor:
     grad: "Tensor | None"
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
-        if not isinstance(data, Array):
+        if not backend.is_array(data):
             raise TypeError(f"Tensor: data is a {type(data).__name__}, not an array; use minidl.tensor(...)")
         if requires_grad:
             check_differentiable(data.dtype, "requires_grad=True")
@@ -200,22 +200,26 @@ class Tensor:
             raise ShapeError(
                 f"item: a tensor of shape {self.shape} holds {self.size} numbers; index it or reduce it first"
             )
-        return self.data.item()
+        return backend.to_host(self.data).item()
 
     def numpy(self) -> Array:
         """The values as a NumPy array: on the CPU the array itself, from another device a copy."""
-        return self.data
+        return backend.to_host(self.data)
 
     def to(self, device: str | None = None, dtype: Any = None) -> "Tensor":
         """Self on another device or with another dtype; itself if nothing changes.
 
-        Gradients pass back in the old dtype.
+        Gradients pass back to the old device in the old dtype. DeviceError for a device that is not there;
+        DTypeError for float64 on a GPU.
         """
-        if device is not None:
-            backend.check_device(device)
-        if dtype is None or np.dtype(dtype) == self.dtype:
-            return self
-        return _ops().cast(self, dtype=np.dtype(dtype))
+        there = self.device if device is None else backend.check_device(device)
+        kind = self.dtype if dtype is None else np.dtype(dtype)
+        moved = self
+        if kind != self.dtype and self.device == "cpu":  # which casts from and to everything
+            moved = _ops().cast(moved, dtype=kind)
+        if there != self.device:
+            moved = _ops().transfer.move(moved, there)
+        return moved if kind == moved.dtype else _ops().cast(moved, dtype=kind)
 
     def mark_written(self) -> None:
         """Count one in-place write to `data`, as `t[i] = value` does.
@@ -235,7 +239,8 @@ class Tensor:
                 "t[i] = value: one of the two takes part in a recorded graph, and an assignment has no "
                 "gradient. Use ops.where, write under no_grad(), or detach() first"
             )
-        self.data[_plain_index(index)] = value.data if isinstance(value, Tensor) else value
+        given = value.data if isinstance(value, Tensor) else value
+        backend.of(self.data).setitem(self.data, _plain_index(index), given)
         self.mark_written()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
@@ -244,7 +249,7 @@ class Tensor:
                 "np.asarray: this tensor requires a gradient; use t.detach() (or t.numpy()) to leave the "
                 "graph"
             )
-        return np.array(self.data, dtype=dtype, copy=copy)
+        return np.array(backend.to_host(self.data), dtype=dtype, copy=copy)
 
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:
@@ -347,12 +352,14 @@ def tensor(
     if hasattr(array, "__dlpack__") and not hasattr(array, "__array__"):
         array = np.from_dlpack(array)
     source = array.data if isinstance(array, Tensor) else array
-    host = np.array(source, dtype=dtype)
+    if device is None:
+        device = array.device if isinstance(array, Tensor) else backend.get_default_device()
+    host = np.array(backend.to_host(source) if backend.is_array(source) else source, dtype=dtype)
     if dtype is None and host.dtype == np.float64 and not isinstance(source, (np.ndarray, np.generic)):
         host = host.astype(np.float32)
     if host.dtype.kind not in "fiub":
         raise DTypeError(f"tensor: cannot hold {host.dtype} values; give numbers (or dtype=)")
-    return Tensor(backend.asarray(host, device or backend.get_default_device()), requires_grad)
+    return Tensor(backend.asarray(host, device), requires_grad)
 
 
 def backward(root: Tensor, grad: Any = None, retain_graph: bool = False) -> None:
@@ -403,15 +410,15 @@ def _first_gradient(root: Tensor, grad: Any) -> Array:
                 f"backward: a tensor of shape {root.shape} needs grad= of the same shape; reduce it to a "
                 f"single number first (sum, mean, a loss) or pass grad"
             )
-        return np.ones_like(root.data)
+        return backend.asarray(np.ones(root.shape, root.dtype), root.device)
     if isinstance(grad, Tensor) and grad.requires_grad:
         raise RuntimeError(
             "backward: grad requires a gradient itself, but minidl computes first derivatives only; "
             "pass grad.detach()"
         )
     given = grad.data if isinstance(grad, Tensor) else np.asarray(grad, root.dtype)
-    # a copy, for `shared` tells one backward from another by the array itself
-    g = backend.asarray(np.array(given), root.device)
+    g = backend.asarray(given, root.device)
+    g = backend.of(g).copy(g)  # for `shared` tells one backward from another by the array itself
     if g.shape != root.shape:
         raise ShapeError(f"backward: grad has shape {g.shape}, the tensor {root.shape}; they must be equal")
     if g.dtype != root.dtype:
@@ -429,7 +436,7 @@ def _fresh(g: Array, leaving: list[Array | None]) -> list[bool]:
         array is not None
         and owner != id(arriving)
         and owners.count(owner) == 1
-        and bool(array.flags.writeable)
+        and getattr(array.flags, "writeable", True)  # which CuPy's always are
         for array, owner in zip(leaving, owners)
     ]
 
@@ -467,9 +474,10 @@ def _accumulate(leaf: Tensor, g: Array, fresh: bool, name: str) -> None:
 
 def owner_of(array: Array) -> Any:
     """The array at the end of the chain of views: equal for two arrays exactly when they share a buffer."""
-    while isinstance(array.base, Array):
-        array = array.base
-    return array
+    owner: Any = array
+    while backend.is_array(owner.base):
+        owner = owner.base
+    return owner
 
 
 def ieee() -> np.errstate:
@@ -487,10 +495,10 @@ def check_differentiable(dtype: np.dtype, where: str) -> None:
 
 
 def _plain_index(index: Any) -> Any:
-    """An index with the Tensors in it as arrays."""
+    """An index with the Tensors in it as arrays of the host."""
     if isinstance(index, tuple):
         return tuple(_plain_index(i) for i in index)
-    return index.data if isinstance(index, Tensor) else index
+    return index.numpy() if isinstance(index, Tensor) else index
 
 
 def _ops() -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from minidl.backend import Array
+from minidl.backend import Array, is_array
 
 
 def captured(functions: Iterable[Any]) -> Iterator[Array]:
@@ -15,7 +15,7 @@ def captured(functions: Iterable[Any]) -> Iterator[Array]:
         if id(held) in seen:
             continue
         seen.add(id(held))
-        if isinstance(held, Array):
+        if is_array(held):
             yield held
         elif isinstance(held, (tuple, list)):
             todo += held

@@ -157,14 +157,14 @@ class Model(nn.Module):
     def reset(self) -> None:
         """Draw new initial weights, as if the model had just been built."""
         build, arguments = self.__dict__["_call"]
-        self.load_state_dict(build(**arguments).to(dtype=next(self.parameters()).dtype).state_dict())
+        self.load_state_dict(build(**arguments).to("cpu", next(self.parameters()).dtype).state_dict())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and configuration as one safetensors file, whole or not at all.  TypeError if the
         arguments the model was built with are not plain data."""
         description = {"format": "minidl-model", "model": self.config, "preprocess": self.preprocess}
         try:
-            save_arrays(path, self._state(), description)
+            save_arrays(path, self._host_state(), description)
         except TypeError as error:
             raise TypeError(
                 f"save: the arguments {type(self).__name__} was built with must be numbers, strings, lists "

@@ -85,7 +85,7 @@ def op(fn: Callable[..., tuple[Array, tuple[Vjp | None, ...]]]) -> Callable[...,
             raise TypeError(f"{name}: an op returns (y, vjps), vjps a tuple with one entry per array input")
         if not variadic:
             vjps = tuple(vjp for key, vjp in zip(kinds, vjps) if bound.get(key) is not None)
-        if not isinstance(y, Array) and np.isscalar(y):
+        if np.isscalar(y):
             y = np.asarray(y)
         result = _record(name, [value for _, value in given], y, vjps)
         for see in _watchers:
@@ -137,14 +137,15 @@ def _as_arrays(name: str, given: list[tuple[str, Any]]) -> list[Array]:
         dtype, device = values[0].dtype, values[0].device
         if dtype.kind in _kinds and all(v.dtype == dtype and v.device == device for v in values[1:]):
             return [value.data for value in values]
-    holders = [(key, value) for key, value in given if isinstance(value, (Tensor, Array))]
+    holders = [(key, value) for key, value in given if isinstance(value, Tensor) or backend.is_array(value)]
     floats = sorted(  # a Tensor's dtype counts before an array's
         (h for h in holders if h[1].dtype.kind in "fc"),
         key=lambda h: (h[1].dtype.kind != "c", not isinstance(h[1], Tensor)),
     )
     lead, like = next(iter(floats or holders), ("", None))
     dtype = np.dtype(np.float32) if like is None else like.dtype
-    device = next((value.device for _, value in holders if isinstance(value, Tensor)), "cpu")
+    first = next((value.data for _, value in holders if isinstance(value, Tensor)), like)
+    device = "cpu" if first is None else backend.device_of(first)
     arrays: list[Array] = []
     for key, value in given:
         if isinstance(value, Tensor) and value.device != device:
@@ -152,13 +153,13 @@ def _as_arrays(name: str, given: list[tuple[str, Any]]) -> list[Array]:
                 f"{name}: {key} is on {value.device!r}, but the inputs before it are on {device!r}; "
                 "move one with .to(device=...)"
             )
-        array = value.data if isinstance(value, Tensor) else backend.asarray(value, device)
+        held = isinstance(value, Tensor) or backend.is_array(value)
+        array = value.data if isinstance(value, Tensor) else value if held else np.asarray(value)
         if array.dtype.kind not in _kinds:
             raise DTypeError(
                 f"{name}: {key} is a {type(value).__name__}; give a tensor, an array or a number"
             )
         if array.dtype != dtype:
-            held = isinstance(value, (Tensor, Array))
             if dtype.kind not in "fc" and not (dtype.kind in "iu" and array.dtype.kind in "iub" and not held):
                 raise DTypeError(
                     f"{name}: {key} is {array.dtype} but {lead} is {dtype}; {_cure(like, array.dtype)}"
@@ -168,9 +169,15 @@ def _as_arrays(name: str, given: list[tuple[str, Any]]) -> list[Array]:
                     f"{name}: {key} is {array.dtype} but {lead} is {dtype}; nothing is widened silently, "
                     f"{_cure(value, dtype)}"
                 )
-            array = array.astype(dtype)
-        arrays.append(array)
+            plain = type(array) is np.ndarray  # of the host, which need not load its backend for a number
+            array = array.astype(dtype) if plain else backend.of(array).cast(array, dtype)
+        arrays.append(array if held and backend.device_of(array) == device else _placed(array, device))
     return arrays
+
+
+def _placed(array: Array, device: str) -> Array:
+    """A number or an array of the host on a device; numbers are uploaded once."""
+    return backend.asarray(array, device) if array.ndim else backend.constant(array, device)
 
 
 def _cure(value: Any, dtype: np.dtype) -> str:

@@ -31,6 +31,8 @@ variant="one_weird_trick" differs from its paper as torchvision does: conv4 has 
 
 from typing import Any
 
+import numpy as np
+
 from minidl import nn
 from minidl_models.arguments import choose, no_heads
 from minidl_models.blocks import Network, Style
@@ -112,7 +114,7 @@ def _start(net: Network, positive: float) -> None:
     ):
         layer: Any = dict(net.named_modules())[name]
         layer.weight = nn.Parameter(nn.init.normal(layer.weight.shape, std))
-        layer.bias.data[:] = bias
+        layer.bias = nn.Parameter(np.full(layer.bias.shape, bias, np.float32))
 
 
 @zoo_model(

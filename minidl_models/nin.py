@@ -20,6 +20,8 @@ Departures from the paper:
 
 from typing import Any
 
+import numpy as np
+
 from minidl import Model, Tensor, nn
 from minidl_models.registry import zoo_model
 
@@ -98,7 +100,7 @@ def _conv(channels: int, width: int, kernel: int, batch_norm: bool, last: bool) 
         )
     conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2, activation="relu")
     if last and conv.bias is not None:
-        conv.bias.data[:] = 5.0  # see the departures above
+        conv.bias = nn.Parameter(np.full(conv.bias.shape, 5.0, np.float32))  # see the departures above
     return conv
 
 

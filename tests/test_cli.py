@@ -130,6 +130,20 @@ def test_options_reach_the_training():
     assert arguments == {"dataset": "digits", **settings}
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator builds kernels with g++")
+def test_training_on_the_emulated_gpu_and_evaluating_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(
+        "minidl.backend._default_device", "cpu"
+    )  # which --device changes: restored afterwards
+    words = ("train", "nin", "--limit", 8, "--batch-size", 4, "--epochs", 1)
+    epochs = []
+    for device in ("cudasim", "cpu"):
+        run(*words, "--device", device, "--out", device)
+        epochs.append(Path(device, "metrics.csv").read_text().splitlines()[1].split(",")[:4])
+    assert [float(x) for x in epochs[0]] == pytest.approx([float(x) for x in epochs[1]], rel=1e-3)
+    assert "accuracy" in run("evaluate", "cudasim", "--device", "cpu")
+
+
 def test_a_model_without_a_version_for_the_data_gets_its_classes():
     run("train", "nin", "--data", "synthetic", "--limit", 10, "--epochs", 1)
     assert minidl.Model.load("runs/nin-synthetic/model.safetensors").config["arguments"]["num_classes"] == 10
@@ -147,6 +161,7 @@ def test_a_model_without_a_version_for_the_data_gets_its_classes():
         ),
         (("train", "nin", "--data", "nought"), "no data set 'nought'; the data sets are .*digits"),
         (("train", "nin", "--device", "nought"), "device 'nought' is not available"),
+        (("train", "nin", "--device", "cuda:99"), "device 'cuda:99' is not available: CuPy"),
         (("train", "nin", "--limit", "1"), "1 training images"),
         (("train", "nin", "--set", "dataset=cifar10"), "are 8x8x1 but the model takes 32x32x3; --fit-images"),
         (("train", "nin", "--limit", "40", "--lr", "1e30"), "the loss is (nan|inf)"),

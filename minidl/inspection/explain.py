@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidl import nn, ops, streams
-from minidl.autograd import Tensor, owner_of
+from minidl.autograd import Tensor, owner_of, tensor
 from minidl.backend.plans import Plan
 from minidl.closures import captured
 from minidl.errors import ShapeError
@@ -122,8 +122,8 @@ def _input(place: int, arg: Any, module: nn.Module | None) -> Any:
         return arg
     if min(arg) < 1:
         raise ShapeError(f"explain: argument {place} is the shape {arg}; every axis must be at least 1 long")
-    first = None if module is None else next(module.parameters(), None)
-    return Tensor(np.zeros(arg, np.float32 if first is None else first.dtype), requires_grad=module is None)
+    zeros = np.zeros(arg, np.float32)
+    return tensor(zeros, requires_grad=True) if module is None else nn.as_input(module, zeros)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl import nn
-from minidl.autograd import Tensor, no_grad
+from minidl.autograd import no_grad
 from minidl.inspection.watch import Call, Watch
 
 
@@ -26,10 +26,9 @@ def layer_rows(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Row]
 
     Found by running it once in evaluation mode.
     """
-    first = next(model.parameters(), None)
-    image = np.zeros((1, *input_shape), np.float32 if first is None else first.dtype)
+    image = nn.as_input(model, np.zeros((1, *input_shape), np.float32))
     with no_grad(), nn.mode(model, False), Watch(model) as watch:
-        model(Tensor(image))
+        model(image)
     return [_row(call, call.module) for call in watch.calls if call.module is not None]
 
 

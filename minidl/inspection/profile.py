@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl import nn, ops, optim, streams
-from minidl.autograd import Tensor, no_grad
+from minidl.autograd import no_grad
 from minidl.backend.plans import Plan
 from minidl.errors import ShapeError
 from minidl.inspection.text import ruled
@@ -114,9 +114,7 @@ def make_step(model: nn.Module, input_shape: tuple[int, ...], *, training: bool)
     """
     if len(input_shape) != 4 or min(input_shape) < 1:
         raise ShapeError(f"profile: input_shape is {tuple(input_shape)}, it must be (N, H, W, C)")
-    first = next(model.parameters(), None)
-    images = np.random.default_rng(0).standard_normal(input_shape, np.float32)
-    x = Tensor(images if first is None else images.astype(first.dtype))
+    x = nn.as_input(model, np.random.default_rng(0).standard_normal(input_shape, np.float32))
     model.train(training)
 
     @no_grad()

@@ -16,7 +16,7 @@ from minidl.nn.layers import (
     MaxPool2d,
     ReLU,
 )
-from minidl.nn.module import Hook, HookHandle, Module, Parameter, PreHook, mode
+from minidl.nn.module import Hook, HookHandle, Module, Parameter, PreHook, as_input, mode
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -40,5 +40,6 @@ __all__ = [
     "ReLU",
     "Sequential",
     "init",
+    "as_input",
     "mode",
 ]

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from minidl import backend
-from minidl.autograd import Tensor, tensor
+from minidl.autograd import Tensor, no_grad, tensor
 from minidl.errors import CheckpointError, DTypeError
 
 Hook = Callable[["Module", tuple[Any, ...], Any], None]
@@ -157,19 +157,24 @@ class Module:
     def to(self, device: str | None = None, dtype: Any = None) -> Self:
         """Move parameters and buffers to another device or float dtype, in place; returns self.
 
-        Build optimisers afterwards.
+        Build optimisers afterwards. DeviceError or DTypeError, and no change at all, for what is not there: a
+        device, a dtype that networks compute in, float64 on a GPU.
         """
-        if device is not None:
-            backend.check_device(device)
-        if dtype is not None:
-            if np.dtype(dtype) not in (np.float32, np.float64):
-                raise DTypeError(f"to: dtype is {np.dtype(dtype)}; networks compute in float32 or float64")
-            for module in self.modules():
-                for name, value in vars(module).items():
-                    if isinstance(value, Parameter):
-                        value.data, value.grad = value.data.astype(dtype), None
-                    elif name in module.__dict__.get("_buffer_names", ()) and value.dtype.kind == "f":
-                        setattr(module, name, value.astype(dtype))
+        if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
+            raise DTypeError(f"to: dtype is {np.dtype(dtype)}; networks compute in float32 or float64")
+        state = self._state()  # keeps the arrays, and with them what `id` says, until all are replaced
+        with no_grad():
+            moved = {
+                id(value): Tensor(value).to(device, dtype if value.dtype.kind == "f" else None).data
+                for value in state.values()
+            }
+        for module in self.modules():
+            buffers = module.__dict__.get("_buffer_names", ())
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter) and id(value.data) in moved:
+                    value.data, value.grad = moved[id(value.data)], None
+                elif name in buffers and id(value) in moved:
+                    setattr(module, name, moved[id(value)])
         return self
 
     def _state(self) -> dict[str, np.ndarray]:
@@ -184,9 +189,13 @@ class Module:
                     )
         return state
 
+    def _host_state(self) -> dict[str, np.ndarray]:
+        """Path -> the array itself on the CPU, a copy from another device."""
+        return {name: backend.to_host(value) for name, value in self._state().items()}
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """Path -> a NumPy copy of every parameter and buffer, in execution order."""
-        return {name: np.array(value) for name, value in self._state().items()}
+        return {name: np.array(value) for name, value in self._host_state().items()}
 
     def load_state_dict(self, state: dict[str, np.ndarray], strict: bool = True) -> None:
         """Copy values into parameters and buffers.
@@ -198,7 +207,7 @@ class Module:
         own = self._state()
         for name, value in state.items():
             if name in own:
-                own[name][...] = value
+                backend.of(own[name]).setitem(own[name], ..., value)
         for parameter in self.parameters():
             parameter.mark_written()
 
@@ -246,6 +255,14 @@ def _listed(names: list[str], most: int = 5) -> str:
     return (
         ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
     ) or "nothing"
+
+
+def as_input(module: Module, x: np.ndarray) -> Tensor:
+    """A host array of numbers as a Tensor that the module can take: of its device and dtype, the defaults
+    where it has no parameters."""
+    first = next(module.parameters(), None)
+    device = backend.get_default_device() if first is None else first.device
+    return Tensor(backend.asarray(x.astype(np.float32 if first is None else first.dtype, copy=False), device))
 
 
 def _note_path(error: Exception, module: Module) -> None:

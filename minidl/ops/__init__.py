@@ -1,5 +1,6 @@
 """Operations on Tensors: each op and its gradients stand in one function."""
 
+from minidl.ops import transfer as transfer  # for Tensor.to
 from minidl.ops.activation import log_softmax, relu, sigmoid, softmax, tanh
 from minidl.ops.arithmetic import (
     abs,

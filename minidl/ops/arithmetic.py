@@ -7,6 +7,8 @@ captures the arrays its formula needs and no more: a sum captures shapes alone.
 
 from typing import Any
 
+import numpy as np
+
 from minidl import backend
 from minidl.autograd import Tensor
 from minidl.backend import Array
@@ -192,7 +194,8 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 
 @op
 def _where(a: Array, b: Array, *, condition: Any) -> Any:
-    mask = backend.asarray(condition, backend.device_of(a)).astype(bool)
+    mask = backend.asarray(condition, backend.device_of(a))
+    mask = mask if mask.dtype == bool else backend.of(mask).cast(mask, np.dtype(bool))
     check_broadcast("where", a, b)
     check_broadcast("where", mask, a, ("condition", "a"))
     check_broadcast("where", mask, b, ("condition", "b"))

@@ -8,7 +8,7 @@ import numpy as np
 from minidl import backend
 from minidl.autograd import Tensor
 from minidl.backend import Array
-from minidl.errors import DTypeError, ShapeError
+from minidl.errors import DeviceError, DTypeError, ShapeError
 from minidl.ops._shapes import check_image
 from minidl.ops.conv import check_activation
 from minidl.recording import op, shared
@@ -51,7 +51,7 @@ def batch_norm(
             )
         mean, inv_std = xp.batch_statistics(x, running_mean, running_var, momentum, eps)
     else:
-        mean, inv_std = running_mean.astype(x.dtype), _inverse_std(running_var.astype(x.dtype), eps)
+        mean, inv_std = xp.cast(running_mean, x.dtype), _inverse_std(xp.cast(running_var, x.dtype), eps)
     y = xp.normalize(x, mean, inv_std, gamma, beta, residual, relu)
     # What passes the ReLU is needed as an array by the residual alone; the others see it in x as they go.
     arriving = shared(lambda g: xp.relu_grad(g, y)) if relu and residual is not None else (lambda g: g)
@@ -84,10 +84,15 @@ def _check(
     check_image("batch_norm", x, gamma.size, f"gamma has {gamma.size} (shape {gamma.shape})")
     c = x.shape[3]
     for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
-        if not isinstance(statistic, Array) or statistic.dtype.kind != "f":
-            kind = statistic.dtype if isinstance(statistic, Array) else f"a {type(statistic).__name__}"
+        if not backend.is_array(statistic) or statistic.dtype.kind != "f":
+            kind = statistic.dtype if backend.is_array(statistic) else f"a {type(statistic).__name__}"
             raise DTypeError(
                 f"batch_norm: {name} is {kind}; give an array or a Tensor of floats, training writes into it"
+            )
+        if backend.device_of(statistic) != backend.device_of(x):
+            raise DeviceError(
+                f"batch_norm: {name} is on {backend.device_of(statistic)!r}, but x is on "
+                f"{backend.device_of(x)!r}; move the layer with .to(device=...)"
             )
     values = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
     for name, value in values.items():

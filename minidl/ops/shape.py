@@ -133,6 +133,7 @@ def _fixed(part: Any) -> Any:
     """One part of an index: an integer, slice, None or Ellipsis as it is, all else as an array of its own."""
     if part is None or part is Ellipsis or isinstance(part, (slice, int, np.integer)):
         return part
-    numbers = np.array(part.data if isinstance(part, Tensor) else part)
+    part = part.data if isinstance(part, Tensor) else part
+    numbers = np.array(backend.to_host(part) if backend.is_array(part) else part)
     empty = isinstance(part, (list, tuple)) and not part  # which NumPy takes for floats
     return numbers.astype(np.intp) if empty else numbers

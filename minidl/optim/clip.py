@@ -18,7 +18,8 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm: max_norm is {max_norm}, it must be at least 0")
     grads = [p.grad for p in tensors(params, "clip_grad_norm") if p.grad is not None]
-    norm = math.sqrt(sum(backend.of(g.data).sum_of_squares(g.data) for g in grads))
+    arrays = [g.data for g in grads]
+    norm = math.sqrt(sum(backend.of(arrays[0]).sums_of_squares(arrays))) if arrays else 0.0
     if max_norm < norm < math.inf:
         for g in grads:
             backend.of(g.data).scale_into(g.data, max_norm / norm)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import backend, streams
+from minidl import backend, ops, streams
 from minidl.autograd import Tensor, ieee
 from minidl.backend import plans as registry
 from minidl.testing import bounds, reference
@@ -45,10 +45,11 @@ def agree(
     """True if `fn(*case.inputs, **case.options)` and its gradients are the reference's up to rounding, or an
     AssertionError.
 
-    The case is rounded to each of `dtypes`, and fn runs in it on each of `devices` (all that are usable here)
-    under each of `plans` (for conv2d all that differ): once on arrays, and, if that gives a Tensor, once on
-    Tensors, with a backward from random upstream values. minidl's random streams start at manual_seed(0) each
-    time, and are put back.
+    The case is rounded to each of `dtypes`, and fn runs in it on each of `devices` (an op of minidl on all
+    that are usable here, one's own on the CPU; on others than that in float32 alone) under each of `plans`
+    (for conv2d all that differ): once on arrays, and, if that gives a Tensor, once on Tensors, with a
+    backward from random upstream values. minidl's random streams start at manual_seed(0) each time, and are
+    put back.
 
     For an op of minidl the reference and the bounds are found by its name. For one's own give `reference`, a
     function of the same arguments that computes in float64, and `bound`, a function of the unit roundoff and
@@ -63,12 +64,19 @@ def agree(
     for dtype in map(np.dtype, dtypes):
         rounded = case.astype(dtype)
         values = _values(known, rounded, dtype)
-        for device in usable_devices() if devices is None else devices:
+        for device in _devices(fn, name) if devices is None else devices:
+            if device != "cpu" and dtype != np.float32:
+                continue  # GPUs compute in float32 alone
             for plan, algorithm in _plans(name, rounded, dtype, device, plans):
                 run = _Run(fn, name, rounded, dtype, device, plan)
                 with registry.force_plan(plan):
                     _check(run, _expect(known, values, rounded, dtype, algorithm))
     return True
+
+
+def _devices(fn: Callable[..., Any], name: str) -> list[str]:
+    """Where fn runs, if nobody says: one's own op may be NumPy's."""
+    return usable_devices() if fn is getattr(ops, name, None) else ["cpu"]
 
 
 def _plans(
@@ -225,13 +233,14 @@ class _Run:
 
 
 def _is_float(value: Any) -> bool:
-    return isinstance(value, backend.Array) and value.dtype.kind == "f"
+    return backend.is_array(value) and value.dtype.kind == "f"
 
 
 def _check(run: _Run, expected: _Expected) -> None:
     """The output on arrays, the output on Tensors, and the gradients."""
     y, _ = run.call()
-    run.compare("output", y.numpy() if isinstance(y, Tensor) else y, expected.y, expected.limit)
+    found = y.numpy() if isinstance(y, Tensor) else backend.to_host(y)
+    run.compare("output", found, expected.y, expected.limit)
     if expected.upstream is None or not isinstance(y, Tensor):
         return
     y, leaves = run.call(record=True)

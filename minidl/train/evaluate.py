@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from minidl import backend, ops
+from minidl import ops
 from minidl.autograd import Tensor, no_grad
 from minidl.data import Dataset, Loader, transforms
 from minidl.errors import ShapeError
-from minidl.nn import Module, mode
+from minidl.nn import Module, as_input, mode
 from minidl.train.inputs import Kind, as_data, check_fit, check_labels, kind_of
 from minidl.train.metrics import Metrics
 
@@ -55,11 +55,3 @@ def run_over(model: Module, loader: Loader) -> Metrics:
 def preprocessing(model: Module) -> dict[str, Any]:
     """What happens to uint8 images before the network sees them; {} divides by 255."""
     return getattr(model, "preprocess", None) or {}
-
-
-def as_input(model: Module, x: np.ndarray) -> Tensor:
-    """A host batch as a Tensor of the model's device and dtype."""
-    first = next(model.parameters(), None)
-    if first is None:
-        return Tensor(x)
-    return Tensor(backend.asarray(x.astype(first.dtype, copy=False), first.device))

@@ -17,10 +17,10 @@ from minidl import backend, ops, optim, streams
 from minidl.autograd import Tensor, no_grad
 from minidl.data import Dataset, Loader, transforms
 from minidl.errors import CheckpointError, DataError
-from minidl.nn import Module, mode
+from minidl.nn import Module, as_input, mode
 from minidl.train import checkpoint as checkpoints
 from minidl.train.callbacks import Callback
-from minidl.train.evaluate import as_input, preprocessing, run_over
+from minidl.train.evaluate import preprocessing, run_over
 from minidl.train.inputs import (
     as_data,
     check_fit,
@@ -391,7 +391,7 @@ def _begin(run: Run, resume: bool) -> None:
 
 
 def _save(run: Run) -> None:
-    parts = {"model": run.model._state(), "optimizer": run.optimizer.state_dict()}
+    parts = {"model": run.model._host_state(), "optimizer": run.optimizer.state_dict()}
     if run.schedule is not None:
         parts["schedule"] = run.schedule.state_dict()
     if run.ema is not None:

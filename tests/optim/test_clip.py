@@ -77,13 +77,13 @@ def test_a_maximum_of_zero_zeroes_the_gradients(make_parameters, give_gradients)
 
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 5, CHUNK_SIZE - 1, CHUNK_SIZE + 1, 5 * CHUNK_SIZE + 7])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_sum_of_squares_takes_every_element_once(size, dtype, monkeypatch):
+def test_sums_of_squares_take_every_element_once(size, dtype, monkeypatch):
     x = np.random.default_rng(size).integers(-9, 10, size).astype(dtype)  # sums of whole numbers are exact
     exact = sum(int(value) ** 2 for value in x)
     for parallel_size in (1, 1 << 40):
         monkeypatch.setattr(update, "PARALLEL_SIZE", parallel_size)
-        assert cpu.sum_of_squares(x) == exact
-        assert cpu.sum_of_squares(np.repeat(x, 3)[::3]) == exact
+        assert cpu.sums_of_squares([x]) == [exact]
+        assert cpu.sums_of_squares([np.repeat(x, 3)[::3]]) == [exact]
 
 
 def test_sum_of_squares_has_the_same_bits_with_one_thread_and_many(monkeypatch):
@@ -91,7 +91,7 @@ def test_sum_of_squares_has_the_same_bits_with_one_thread_and_many(monkeypatch):
     sums = []
     for parallel_size in (1, 1 << 40):
         monkeypatch.setattr(update, "PARALLEL_SIZE", parallel_size)
-        sums.append(cpu.sum_of_squares(x))
+        sums += cpu.sums_of_squares([x])
     assert sums[0] == sums[1]
 
 

@@ -37,6 +37,7 @@ from minidl.backend.cpu.elementwise import (
     relu,
     relu_grad,
     reshape,
+    setitem,
     sigmoid,
     sign,
     softmax,
@@ -79,5 +80,5 @@ from minidl.backend.cpu.update import (
     rmsprop_update,
     scale_into,
     sgd_update,
-    sum_of_squares,
+    sums_of_squares,
 )

@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import numba
-import platformdirs
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, event
 from numba.extending import intrinsic
+
+from minidl.backend import cache
 
 Note = Callable[[str], None]
 
@@ -41,14 +42,11 @@ _PRANGE_ALONE = {"prange": True} | dict.fromkeys(
 
 @functools.cache
 def cache_folder() -> Path:
-    """The folder of the machine code: in $MINIDL_CACHE or else the user's cache folder, one for each state of
-    the source.
-    """
-    top = os.environ.get("MINIDL_CACHE") or platformdirs.user_cache_dir("minidl", appauthor=False)
+    """The folder of the machine code, one for each state of the source."""
     source = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         source.update(path.read_bytes())
-    return Path(top) / "kernels" / source.hexdigest()[:16]
+    return cache.cache_folder("kernels", source.hexdigest()[:16])
 
 
 def is_cold() -> bool:

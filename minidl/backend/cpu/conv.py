@@ -8,9 +8,8 @@ there times the tap's weights.
     grad_weight  a sum over output pixels of x^T g for each tap, `correlate_weight`
 
 The second gathers, for every input pixel, the output pixels that read it: nothing is scattered, so no two
-threads ever add to one place and the sum has one order. With a stride s those output pixels differ by the
-remainder of the input pixel's place modulo s; each remainder ("phase") is a small dense convolution with the
-taps that hit it, and its output pixels lie s apart.
+threads ever add to one place and the sum has one order. With a stride it is done for each remainder by itself
+(backend/taps.py).
 
 Three files compute the same: im2col.py (any dtype, BLAS), direct.py and winograd.py (float32, on the
 micro-kernel). `choose_plan` says which one runs, unless a measured table does (plans.py).
@@ -28,6 +27,7 @@ from minidl.backend.cpu.elementwise import add_into
 from minidl.backend.cpu.microkernel import lanes
 from minidl.backend.cpu.threads import get_num_threads
 from minidl.backend.plans import Pass, Plan, force_plan, forced, settle
+from minidl.backend.taps import phases, taps
 from minidl.window import Window
 
 _CORRELATE = {
@@ -85,9 +85,9 @@ def _choice(
 def _multiply_adds(window: Window, channels: int, filters: int, images: int) -> tuple[int, int]:
     """What a direct convolution takes, and Winograd's with its transforms."""
     elements, tiles = 1, images
-    for size, taps in zip(window.output, window.kernel):
-        pixels = filtering.tile(taps)
-        elements, tiles = elements * pixels, tiles * -(-size // (pixels + 1 - taps))
+    for size, length in zip(window.output, window.kernel):
+        pixels = filtering.tile(length)
+        elements, tiles = elements * pixels, tiles * -(-size // (pixels + 1 - length))
     products = elements * channels * filters
     transforms = elements * (channels + filters) * _TILE_COST
     plain = images * math.prod(window.output) * window.taps * channels * filters
@@ -110,7 +110,7 @@ def conv2d(
     for images, filters, part, place in zip(
         _grouped(x, groups), _grouped(weight, groups), biases, _grouped(y, groups)
     ):
-        correlate(images, *_taps(window), window.stride, filters, part, activation == "relu", place)
+        correlate(images, *taps(window), window.stride, filters, part, activation == "relu", place)
     return y
 
 
@@ -124,18 +124,18 @@ def conv2d_grad_x(
     back = weight.transpose(0, 1, 3, 2)
     if into is not None:
         if name == "direct" and groups == 1 and window.stride == (1, 1) and into.flags.c_contiguous:
-            _, taps, rows, columns = _phases(window)[0]
-            direct.correlate(g, rows, columns, (1, 1), back[taps], None, False, into, adding=True)
+            _, hits, rows, columns = phases(window)[0]
+            direct.correlate(g, rows, columns, (1, 1), back[hits], None, False, into, adding=True)
             return into
         return add_into(into, conv2d_grad_x(g, weight, window, groups))
     grad_x = memory.empty(shape, g.dtype)
     correlate = _CORRELATE[name]
     for j, (arriving, leaving) in enumerate(zip(_grouped(g, groups), _grouped(grad_x, groups))):
         filters = arriving.shape[3]
-        for pixels, taps, rows, columns in _phases(window):
+        for pixels, hits, rows, columns in phases(window):
             place = leaving[pixels]
             if rows and columns:
-                turned = back[(*taps, slice(j * filters, (j + 1) * filters))]
+                turned = back[(*hits, slice(j * filters, (j + 1) * filters))]
                 correlate(arriving, rows, columns, (1, 1), turned, None, False, place)
             else:
                 place[...] = 0  # no window reads these pixels
@@ -146,12 +146,12 @@ def conv2d_grad_weight(g: np.ndarray, x: np.ndarray, window: Window, groups: int
     """(N, OH, OW, F), (N, H, W, C) -> (KH, KW, C/groups, F)"""
     g, x = _with_channels_together(g), _with_channels_together(x)
     correlate_weight = _CORRELATE_WEIGHT[_plan("grad_weight", window, x.dtype, groups, x.shape, g.shape).name]
-    taps = (*_taps(window), window.stride)
+    reads = (*taps(window), window.stride)
     if groups == 1:
-        return correlate_weight(x, *taps, g)
+        return correlate_weight(x, *reads, g)
     grad_weight = memory.empty((*window.kernel, x.shape[3] // groups, g.shape[3]), g.dtype)
     for place, images, arriving in zip(*(_grouped(array, groups) for array in (grad_weight, x, g))):
-        place[...] = correlate_weight(images, *taps, arriving)
+        place[...] = correlate_weight(images, *reads, arriving)
     return grad_weight
 
 
@@ -219,49 +219,3 @@ def _grouped(array: np.ndarray, groups: int) -> list[np.ndarray]:
         return [array]
     each = array.shape[-1] // groups
     return [array[..., j * each : (j + 1) * each] for j in range(groups)]
-
-
-def _every(taps: list[int]) -> slice:
-    """The slice that takes equally spaced, falling indices."""
-    step = taps[1] - taps[0] if len(taps) > 1 else -1
-    stop = taps[-1] + step
-    return slice(taps[0], None if stop < 0 else stop, step)
-
-
-@functools.lru_cache(maxsize=1024)
-def _taps(window: Window) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where the window's taps read, relative to stride * output index: rows (KH,), columns (KW,)."""
-    rows, columns = (
-        tuple(a * d - p[0] for a in range(k))
-        for k, d, p in zip(window.kernel, window.dilation, window.padding)
-    )
-    return rows, columns
-
-
-@functools.lru_cache(maxsize=1024)
-def _phases(window: Window) -> Any:
-    """Per remainder of (row, column) modulo the stride: (the slices of such pixels, those of the taps that
-    read them, where those output pixels lie: rows, columns).
-
-    Input row r = remainder + i * stride is read through tap a by output row (r + padding - a * dilation) /
-    stride = i + offset. Taps come in falling order, so that offsets rise.
-    """
-    axes = []
-    for axis in (0, 1):
-        kernel, stride, dilation, before = (
-            window.kernel[axis],
-            window.stride[axis],
-            window.dilation[axis],
-            window.padding[axis][0],
-        )
-        axis_phases = []
-        for remainder in range(min(stride, window.size[axis])):
-            taps = [a for a in reversed(range(kernel)) if (remainder + before - a * dilation) % stride == 0]
-            offsets = tuple((remainder + before - a * dilation) // stride for a in taps)
-            axis_phases.append((slice(remainder, None, stride), _every(taps) if taps else None, offsets))
-        axes.append(axis_phases)
-    return [
-        ((slice(None), pixels, across), (taps, over), rows, columns)
-        for pixels, taps, rows in axes[0]
-        for across, over, columns in axes[1]
-    ]

@@ -137,7 +137,7 @@ def sum(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> np.ndarray:
     over leading axes the chunked sum of norm.py is taken.
     """
     axes = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    if x.ndim > 1 and x.dtype.kind == "f" and sorted(axes) == [*range(x.ndim - 1)]:
+    if x.ndim > 1 and x.shape[-1] and x.dtype.kind == "f" and sorted(axes) == [*range(x.ndim - 1)]:
         total = column_sums(x)
         return total.reshape((1,) * (x.ndim - 1) + total.shape) if keepdims else total
     return np.asarray(np.sum(x, axis=axis, keepdims=keepdims, dtype=x.dtype))
@@ -217,6 +217,11 @@ def pad(x: np.ndarray, widths: Sequence[tuple[int, int]], value: float) -> np.nd
 def getitem(x: np.ndarray, index: Any) -> np.ndarray:
     """x[index]: a view for slices and integers, a copy for index arrays."""
     return np.asarray(x[index])
+
+
+def setitem(x: np.ndarray, index: Any, value: Any) -> None:
+    """x[index] = value, in place, with NumPy's rules."""
+    x[index] = value
 
 
 def getitem_grad(g: np.ndarray, index: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -8,7 +8,7 @@ of threads. Numbers are cast to the array's dtype before the loop: float32 arith
 
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -268,8 +268,12 @@ def copy_into(x: Array, source: Array) -> None:
     np.copyto(x, source)
 
 
-def sum_of_squares(x: Array) -> float:
-    """The sum of x**2 in float64, in an order that depends on nothing but the size of x."""
+def sums_of_squares(arrays: Sequence[Array]) -> list[float]:
+    """The sum of x**2 of each array, in float64, in an order that depends on nothing but the size of x."""
+    return [_sum_of_squares(x) for x in arrays]
+
+
+def _sum_of_squares(x: Array) -> float:
     sums = np.empty(-(-x.size // CHUNK_SIZE), np.float64)
     _sums_of_squares(x.ravel(), sums)
     return sum(sums.tolist())

@@ -1,16 +1,213 @@
-"""Finds the CUDA sources: inside the package once installed, at the top of a checkout.
+"""Launching kernels: what each one is called, what it takes, and the check that it is given just that.
 
-The package comes first: an installed minidl must use the sources it was built with, whatever lies around it.
+A kernel is declared beside the function that launches it, `RELU = kernel("elementwise.cu", "unary<Relu>")`,
+so that all of them can be listed: for the compiler, which builds a source with all its instances at once, and
+for the check that every one compiles (tests/gpu). Types are not written down a second time: the arguments of
+a launch are compared with the signature in the CUDA source. On a GPU a wrong one would be a wrong result, or
+somebody else's memory.
+
+Two runtimes can launch: gpu.py through CuPy, emulator.py on the CPU. Both are given the same kernels, grids
+and arguments, by this file alone.
 """
 
+import functools
+import math
+import re
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
-from minidl.errors import DeviceError
+import numpy as np
+
+from minidl.backend import Array
+from minidl.errors import DeviceError, DTypeError, ShapeError
+
+THREADS = 256  # of a block, where nothing speaks for another number
+_LARGEST = 2**31  # kernels count in 32-bit integers: their index arithmetic takes half the registers and time
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One instance of a kernel.
+
+    name          the C++ expression, such as "binary<Add, float>"
+    threads       most threads of a block; it equals the __launch_bounds__ of the source
+    shared_bytes  dynamic shared memory of a block
+    tensor_cores  whether it needs compute capability 8.0 (asynchronous copies, TF32)
+    """
+
+    source: str
+    name: str
+    threads: int = THREADS
+    shared_bytes: int = 0
+    tensor_cores: bool = False
+    # of a source with its headers, all on one device: filled by the runtimes
+    loaded: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+
+class Parameter(NamedTuple):
+    """One parameter of a kernel: `dtype` of the number, or of what it points to."""
+
+    name: str
+    dtype: np.dtype | None  # None: a struct, given as an array of a structured dtype with one element
+    pointer: bool
+
+
+class Strided(NamedTuple):
+    """An array that a kernel reads or writes by strides it is given: it need not be contiguous."""
+
+    array: Array
+
+
+class Runtime(Protocol):
+    """What runs kernels: a GPU, or the emulator."""
+
+    name: str  # of the device: "cudasim", "cuda:0"
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """A new array, its values left open."""
+
+    def upload(self, host: np.ndarray) -> Array:
+        """A copy of a NumPy array on the device."""
+
+    def download(self, array: Array) -> np.ndarray:
+        """A copy of a device's array in host memory; waits for what computes it."""
+
+    def address(self, array: Array) -> int:
+        """Where its first element lies."""
+
+    def live_bytes(self) -> int:
+        """What arrays take up."""
+
+    def peak_bytes(self, reset: bool) -> int:
+        """The most they took up at once (since the last reset)."""
+
+    def free_unused(self) -> None:
+        """Give memory that no array uses back."""
+
+    def run(
+        self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[Any]
+    ) -> None:
+        """Launch; arguments are arrays, None, NumPy numbers, and structured arrays of one element."""
+
+
+_declared: dict[tuple[str, str], Kernel] = {}
+
+
+def kernel(source: str, name: str, **details: Any) -> Kernel:
+    """Declare one instance of a kernel in a file of kernels/."""
+    return _declared.setdefault((source, name), Kernel(source, name, **details))
+
+
+def declared(source: str | None = None) -> list[Kernel]:
+    """Every kernel that has been declared (in one source), in order."""
+    return [k for k in _declared.values() if source in (None, k.source)]
+
+
+def launch(
+    kernel: Kernel, runtime: Runtime, grid: tuple[int, ...] | int, *arguments: Any, block: Any = None
+) -> None:
+    """Run a kernel on `grid` blocks, of its `threads` threads unless `block` says otherwise.
+
+    Arguments are arrays of the runtime's device, `Strided` ones, None for a null pointer, numbers, and
+    structured arrays. DTypeError, ShapeError or DeviceError where the kernel could not take them; nothing
+    runs then.
+    """
+    parameters = signature(kernel)
+    if len(arguments) != len(parameters):
+        names = ", ".join(p.name for p in parameters)
+        raise TypeError(
+            f"{kernel.name}: it takes {len(parameters)} arguments ({names}), not {len(arguments)}"
+        )
+    checked = [_checked(kernel, p, value) for p, value in zip(parameters, arguments)]
+    blocks = (grid,) if isinstance(grid, int) else grid
+    threads = (kernel.threads,) if block is None else (block,) if isinstance(block, int) else tuple(block)
+    if math.prod(threads) > kernel.threads:
+        raise ValueError(f"{kernel.name}: a block of {threads} threads, but its bound is {kernel.threads}")
+    runtime.run(kernel, (*blocks, 1, 1)[:3], (*threads, 1, 1)[:3], checked)
+
+
+def blocks_for(elements: int, threads: int = THREADS) -> int:
+    """How many blocks give every element a thread, at least one block."""
+    return max(1, -(-elements // threads))
+
+
+def _checked(kernel: Kernel, parameter: Parameter, value: Any) -> Any:
+    """The argument as a runtime takes it."""
+    name = f"{kernel.name}: {parameter.name}"
+    if not parameter.pointer:
+        if parameter.dtype is None:
+            return value
+        least, most = _LIMITS.get(parameter.dtype, (value, value))
+        if value < least or value > most:
+            raise ShapeError(f"{name} is {value}, the kernel takes numbers up to {most}: use smaller batches")
+        return parameter.dtype.type(value)
+    if value is None:
+        return None
+    array = value.array if isinstance(value, Strided) else value
+    if type(array) is np.ndarray:  # its address would mean nothing, or something else, to the device
+        raise DeviceError(f"{name} is an array of NumPy's, on 'cpu': upload it first")
+    if parameter.dtype is not None and array.dtype != parameter.dtype:
+        raise DTypeError(f"{name} is {array.dtype}, the kernel takes {parameter.dtype}")
+    if not isinstance(value, Strided) and not array.flags.c_contiguous:
+        raise ShapeError(f"{name} of shape {array.shape} is not contiguous, strides {array.strides}")
+    if array.size >= _LARGEST:
+        raise ShapeError(
+            f"{name} of shape {array.shape} has {array.size} elements: kernels count in 32 bits, up to "
+            f"{_LARGEST - 1}; use smaller batches"
+        )
+    return array
+
+
+# What a parameter of a kernel may be, in C++. A template's own name for a type is looked up in the instance.
+_TYPES = {
+    "float": np.float32,
+    "double": np.float64,
+    "int": np.int32,
+    "unsigned": np.uint32,
+    "bool": np.bool_,
+    "signed char": np.int8,
+    "unsigned char": np.uint8,
+    "short": np.int16,
+    "unsigned short": np.uint16,
+    "long long": np.int64,
+    "unsigned long long": np.uint64,
+}
+_LIMITS = {
+    np.dtype(t): (np.iinfo(t).min, np.iinfo(t).max) for t in _TYPES.values() if np.dtype(t).kind in "iu"
+}
+
+
+@functools.cache
+def signature(kernel: Kernel) -> tuple[Parameter, ...]:
+    """The kernel's parameters, read from its source.  DeviceError where it does not stand there."""
+    text = re.sub(r"//[^\n]*", "", kernel_path(kernel.source).read_text(encoding="utf-8"))
+    base, _, given = kernel.name.partition("<")
+    pattern = rf"(?:template\s*<([^<>]*)>\s*)?__global__[^;{{]*?\b{base}\s*\(([^{{]*?)\)\s*\{{"
+    found = re.search(pattern, text)
+    if found is None:
+        raise DeviceError(f"{kernel.source} has no kernel {base!r}")
+    # commas within <> belong to a template that is itself an argument
+    values = [v.strip() for v in re.split(r",(?![^<>]*>)", given.removesuffix(">"))]
+    own = dict(zip([p.split()[-1] for p in (found[1] or "").split(",") if p.strip()], values))
+    return tuple(_parameter(text.strip(), own) for text in found[2].split(",") if text.strip())
+
+
+def _parameter(text: str, own: dict[str, str]) -> Parameter:
+    """The name and type in "const float *__restrict__ x"; `own` are the types that the template names."""
+    words = text.replace("*", " * ").replace("__restrict__", " ").split()
+    kind = " ".join(word for word in words[:-1] if word not in ("const", "*"))
+    dtype = _TYPES.get(own.get(kind, kind))
+    return Parameter(words[-1], None if dtype is None else np.dtype(dtype), "*" in words)
 
 
 def kernel_folder() -> Path:
-    """The folder that holds the .cu and .cuh files.  DeviceError where there is none."""
+    """The folder that holds the .cu and .cuh files.  DeviceError where there is none.
+
+    The package comes before a checkout: an installed minidl must use the sources it was built with, whatever
+    lies around it.
+    """
     packaged = Path(str(files("minidl"))) / "kernels"
     checkout = Path(__file__).resolve().parents[3] / "kernels"
     for folder in (packaged, checkout):
