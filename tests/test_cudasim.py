@@ -11,6 +11,8 @@ import pytest
 import minidl as md
 import minidl_models
 from minidl import nn, ops, optim
+from minidl.backend.cuda import emulator
+from minidl.data import transforms
 from minidl.errors import DeviceError, DTypeError
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator builds kernels with g++")
@@ -210,3 +212,34 @@ def test_every_network_has_a_default_device(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("minidl.backend._default_device", SIM)
     for name in ("nin", "alexnet"):
         assert {p.device for p in minidl_models.create(name, num_classes=3).parameters()} == {SIM}
+
+
+def test_images_of_bytes_are_preprocessed_there() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
+    for config in ({}, {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "bgr": True, "scale": 255.0}):
+        there = transforms.preprocess(md.tensor(images, device=SIM).data, config)
+        assert (there.dtype, there.device) == (np.float32, SIM)
+        expected = transforms.preprocess(images, config)
+        np.testing.assert_allclose(md.Tensor(there).numpy(), expected, rtol=1e-6, atol=1e-5)
+    resized = transforms.preprocess(md.tensor(images, device=SIM).data, {"resize": [7, 6]})
+    np.testing.assert_allclose(
+        md.Tensor(resized).numpy(), transforms.preprocess(images, {"resize": [7, 6]}), rtol=1e-6
+    )
+
+
+def test_training_on_images_of_bytes_is_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    uploaded = []
+    upload = emulator.Emulator.upload
+    monkeypatch.setattr(
+        emulator.Emulator, "upload", lambda self, x: uploaded.append((x.shape, x.dtype)) or upload(self, x)
+    )
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    options = {"epochs": 1, "batch_size": 2, "validation": 0.34, "augment": "crop+flip", "verbose": False}
+    rows = []
+    for device in ("cpu", SIM):
+        md.manual_seed(0)
+        net = minidl_models.resnet20()
+        history = net.fit(images, np.arange(6), device=device, seed=0, **options).history
+        rows.append([history[key][0] for key in ("loss", "val_loss")])
+    np.testing.assert_allclose(rows[1], rows[0], rtol=1e-3)
+    assert ((2, 32, 32, 3), np.dtype(np.uint8)) in uploaded

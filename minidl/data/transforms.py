@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import backend
 from minidl.errors import DataError, ShapeError
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -112,7 +113,8 @@ def preprocess(
     with any of the keys "mean" and "std" (C numbers, in units of 0..1, in the order the model sees), "resize"
     ([H, W], bilinear, before the rest), "bgr" (True reverses the channels, as Caffe's models expect) and
     "scale" (1; 255 for models of images in 0..255). Float images pass unchanged: they are taken to be
-    preprocessed. With `shape` images of either kind are first fitted to it, see `fit_images`. ShapeError
+    preprocessed. Images on another device stay there (resizing them goes by way of the host). With `shape`
+    images of either kind are first fitted to it, see `fit_images`. ShapeError
     unless images have four axes, mean and std C numbers, and bgr images 3 channels; ValueError for an unknown
     key, a std or scale that is not positive or a bgr that is no bool; DataError for images of another type.
     """
@@ -124,12 +126,12 @@ def preprocess(
     if shape is not None:
         images = fit_images(images, shape)
     if np.issubdtype(images.dtype, np.floating):
-        return images if images.dtype == np.float64 else images.astype(np.float32, copy=False)
+        return images if images.dtype in (np.float32, np.float64) else images.astype(np.float32)
     if images.dtype != np.uint8:
         raise DataError(f"preprocess: images are {images.dtype}, expected uint8 or a float type")
     if "resize" in config:
         h, w = config["resize"]
-        images = _resize(images, h, w)
+        images = backend.asarray(_resize(backend.to_host(images), h, w), backend.device_of(images))
     if _reversed(config.get("bgr", False), images):
         images = images[..., ::-1]
     return _standardise(images, config.get("mean", 0.0), config.get("std", 1.0), config.get("scale", 1.0))
@@ -195,6 +197,8 @@ def _standardise(images: np.ndarray, mean: Any, std: Any, factor: Any) -> np.nda
         raise ValueError(f"preprocess: std is {std.tolist()}, every number must be positive")
     if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < np.inf:
         raise ValueError(f"preprocess: scale is {factor!r}, it must be a positive number")
+    if backend.device_of(images) != "cpu":
+        return backend.of(images).standardise(images, mean, std, factor)
     # one long row per image: a loop over C alone would be too short to vectorise
     scale = np.tile(np.broadcast_to(factor / (255 * std), c).astype(np.float32), h * w)
     shift = np.tile(np.broadcast_to(-factor * mean / std, c).astype(np.float32), h * w)

@@ -17,10 +17,10 @@ from minidl import backend, ops, optim, streams
 from minidl.autograd import Tensor, no_grad
 from minidl.data import Dataset, Loader, transforms
 from minidl.errors import CheckpointError, DataError
-from minidl.nn import Module, as_input, mode
+from minidl.nn import Module, mode
 from minidl.train import checkpoint as checkpoints
 from minidl.train.callbacks import Callback
-from minidl.train.evaluate import preprocessing, run_over
+from minidl.train.evaluate import as_batch, loading, run_over
 from minidl.train.inputs import (
     as_data,
     check_fit,
@@ -116,7 +116,7 @@ def fit(
         model.to(device=device)
     train, held_out, name = _splits(model, as_data(data, labels, "fit"), validation)
     chosen = _recipe(recipe, model, name)
-    prepare = preprocessing(model)
+    prepare = loading(model)
     loader = Loader(
         train,
         batch_size=batch_size,
@@ -210,7 +210,7 @@ def _step(run: Run, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
 
     What is minimised adds `aux_weight` times the loss of every auxiliary classifier.
     """
-    output = run.model(as_input(run.model, x))
+    output = run.model(as_batch(run.model, x))
     logits, *auxiliary = (output[0], *output[1]) if isinstance(output, tuple) else (output,)
     losses = [
         ops.cross_entropy(each, y, label_smoothing=run.recipe.label_smoothing)
@@ -272,7 +272,7 @@ def _not_finite(run: Run, x: np.ndarray, loss: float, what: str = "loss") -> str
     handles = [module.register_forward_hook(look(path)) for path, module in leaves]
     try:
         with no_grad():
-            run.model(as_input(run.model, x))
+            run.model(as_batch(run.model, x))
     finally:
         for handle in handles:
             handle.remove()
