@@ -9,12 +9,12 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from minidl import streams
+from minidl import backend, streams
 from minidl.autograd import Tensor, no_grad
 from minidl.nn import Module, Parameter
 from minidl.recording import complex_numbers, op
@@ -82,7 +82,7 @@ class Call:
             next(rest) if length is None else [next(rest) for _ in range(length)] for length in self.lengths
         ]
         y = self.fn(*arguments, **self.options)
-        if not isinstance(y, Tensor) or not isinstance(y.data, np.ndarray):
+        if not isinstance(y, Tensor) or not backend.is_array(y.data):
             found = f"a Tensor around {type(y.data).__name__}" if isinstance(y, Tensor) else type(y).__name__
             raise TypeError(
                 f"gradcheck: {self.name} returned {found}; it must return one Tensor that holds an array"
@@ -129,6 +129,41 @@ class Call:
             found[k] = grad.data
         self._check_memory(tensors, g, found)
         return found
+
+    def gradients_on(self, device: str, upstream: Array) -> dict[int, Array]:
+        """The gradient of every wanted leaf as `device` computes it, in float32; in host memory."""
+        call, first_parameter = self, len(self.leaves) - len(self.parameters)
+        if isinstance(self.fn, Module):
+            moved = copy.deepcopy(self.fn).to(device, np.float32)
+            call = replace(self, fn=moved, parameters=list(moved.parameters()))
+        tensors = []
+        for i, leaf in enumerate(self.leaves):
+            if i in self.wanted:
+                array = backend.asarray(leaf.astype(np.float32), device)
+                tensor = call.parameters[i - first_parameter] if i >= first_parameter else Tensor(array)
+                tensor.data, tensor.grad, tensor.requires_grad = array, None, True
+                tensors.append(tensor)
+            else:
+                tensors.append(leaf.to(device, np.float32) if isinstance(leaf, Tensor) else leaf)
+        with _same_randomness():
+            call(tensors).backward(upstream.astype(np.float32))
+        found = {}
+        for k in self.wanted:
+            grad = tensors[k].grad
+            if grad is None:
+                raise self.wrong(f"argument {self.names[k]} got no gradient on {device!r}")
+            found[k] = grad.numpy().astype(np.float64)
+        return found
+
+    def round_to(self, dtype: Any) -> None:
+        """Take the values of the checked leaves that `dtype` can hold."""
+        for k in self.wanted:
+            self.leaves[k] = self.leaves[k].astype(dtype).astype(np.float64)
+
+    def moved(self, factors: dict[int, Array]) -> "Call":
+        """The same call with leaf k multiplied by factors[k]."""
+        leaves = [np.asarray(x * factors[k]) if k in factors else x for k, x in enumerate(self.leaves)]
+        return replace(self, leaves=leaves)
 
     def check_second_backward(self, upstream: Array) -> None:
         """A kept graph has no memory: -2 times the upstream gives -2 times the gradients, to the bit.

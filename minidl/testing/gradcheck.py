@@ -49,6 +49,9 @@ class GradcheckSettings:
                 Squire and Trapp 1998, "Using complex variables to estimate derivatives of real functions"
     sweep       also shrink the step and demand that the error falls with its square (see `convergence`); for
                 smooth functions
+    device      where backward runs. On another than the CPU it computes in float32, and may be as far off as
+                the float64 gradient moves when all inputs are moved by some roundings of float32; the slopes
+                are those of fn on the CPU in any case
     """
 
     eps: float = 1e-6
@@ -57,6 +60,7 @@ class GradcheckSettings:
     allow_zero: bool = False
     method: str = "difference"
     sweep: bool = False
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.method not in ("difference", "complex"):
@@ -84,6 +88,8 @@ def gradcheck(
     """
     settings = settings or GradcheckSettings()
     call = Call.of(fn, inputs, options, settings)
+    if settings.device != "cpu":
+        call.round_to(np.float32)
     rng = np.random.default_rng(settings.seed)
     y = call.value()
     _check_output(call, y)
@@ -100,7 +106,45 @@ def gradcheck(
         if settings.sweep:
             _check_order(call, along(call, k, y, upstream, gradients[k], direction))
     call.check_second_backward(upstream)
+    if settings.device != "cpu":
+        _check_device(call, y, upstream, gradients)
     return True
+
+
+def _check_device(call: Call, y: Array, upstream: Array, gradients: dict[int, Array]) -> None:
+    """The gradients that the device computes in float32, against the slopes of fn in float64."""
+    rng = np.random.default_rng(call.settings.seed)
+    upstream = upstream.astype(np.float32).astype(np.float64)
+    found = call.gradients_on(call.settings.device, upstream)
+    errors = _float32_errors(call, upstream, gradients)
+    for k in call.wanted:
+        direction = random_direction(rng, call.leaves[k].shape)
+        least, most, slack = _weigh(upstream, *_slopes(call, k, y, _rounding(call, k, y), direction))
+        slack += float((np.abs(direction) * errors[k]).sum())
+        analytic = float(np.vdot(found[k], direction))
+        if not least - slack <= analytic <= most + slack:
+            off = np.abs(found[k] - gradients[k]) - errors[k]
+            worst = np.unravel_index(int(np.nan_to_num(off, nan=np.inf).argmax()), off.shape)
+            raise call.wrong(
+                f"the gradient of {call.names[k]} on {call.settings.device!r} is wrong\n"
+                f"  along a random direction: analytic {analytic:.8g}, numeric {_interval(least, most)}, "
+                f"tolerance {slack:.2g}\n"
+                f"  furthest from the CPU's at {list(map(int, worst))}: {found[k][worst]:.8g}, there "
+                f"{gradients[k][worst]:.8g}"
+            )
+
+
+def _float32_errors(call: Call, upstream: Array, gradients: dict[int, Array]) -> dict[int, Array]:
+    """How far off a gradient in float32 may be: what moving all inputs by a few of its roundings does to the
+    one in float64, and some roundings of the gradient itself."""
+    rng = np.random.default_rng(call.settings.seed)
+    eps = float(np.finfo(np.float32).eps)
+    seen = {k: ROUNDINGS * eps * np.abs(gradient) for k, gradient in gradients.items()}
+    for _ in range(PROBES):
+        factors = {k: 1 + eps * rng.uniform(-PROBED, PROBED, gradients[k].shape) for k in gradients}
+        for k, moved in call.moved(factors).gradients(upstream, call.wanted).items():
+            seen[k] = np.fmax(seen[k], PROBED * np.abs(moved - gradients[k]))
+    return seen
 
 
 def _check_output(call: Call, y: Array) -> None:

@@ -12,9 +12,9 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from minidl import ops, streams
-from minidl.autograd import Tensor
+from minidl.autograd import Tensor, tensor
 from minidl.backend.plans import force_plan
-from minidl.testing import agree, bounds, gradcheck, reference, strategies
+from minidl.testing import GradcheckSettings, agree, bounds, gradcheck, reference, strategies
 from minidl.testing.strategies import BatchNormCase, Case
 
 every_op = pytest.mark.parametrize("name", ops.__all__)
@@ -55,6 +55,22 @@ def test_gradients(name: str) -> None:
     in_rounds(check)
 
 
+@pytest.mark.skipif("cudasim" not in strategies.usable_devices(), reason="the emulator builds with g++")
+@every_op
+def test_gradients_on_the_emulated_gpu(name: str) -> None:
+    """In float32, against the slopes in float64."""
+
+    @given(strategies.CASES[name]())
+    def check(case: Case) -> None:
+        fn, inputs, options = differentiable(getattr(ops, name), case)
+        if name == "cast":  # to what the device computes in
+            fn, options = (lambda x: ops.cast(x, dtype=x.dtype)), {}
+        streams.manual_seed(0)
+        assert gradcheck(fn, *inputs, settings=GradcheckSettings(device="cudasim"), **options)
+
+    in_rounds(check)
+
+
 def in_rounds(check: Callable[[], None]) -> None:
     """Run the property; with few examples in rounds of ten from different seeds.
 
@@ -78,7 +94,8 @@ def differentiable(
     residual = case.options.get("residual")
 
     def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor | None, **options: Any) -> Tensor:
-        statistics = case.running_mean.copy(), case.running_var.copy()
+        values = case.running_mean, case.running_var
+        statistics = (tensor(value.astype(x.dtype), device=x.device) for value in values)
         return ops.batch_norm(x, gamma, beta, *statistics, **options | {"residual": residual})
 
     options = {key: value for key, value in case.options.items() if key != "residual"}

@@ -15,7 +15,7 @@ from minidl.backend import Array
 from minidl.errors import DTypeError, ShapeError
 from minidl.recording import op
 from minidl.testing import GradcheckSettings, convergence, gradcheck
-from minidl.testing.strategies import VALUES
+from minidl.testing.strategies import VALUES, usable_devices
 
 X = VALUES["normal"](np.random.default_rng(0), (3, 4))
 Y = VALUES["normal"](np.random.default_rng(1), (3, 4))
@@ -411,3 +411,28 @@ def test_gradients_that_share_memory_are_caught(monkeypatch: pytest.MonkeyPatch)
     both = np.ones_like(X)
     with pytest.raises(AssertionError, match="the gradient of a shares memory with the gradient of b"):
         gradcheck(product(lambda a, b, g: both, lambda a, b, g: both), X, Y)
+
+
+on_the_emulated_gpu = pytest.mark.skipif("cudasim" not in usable_devices(), reason="the emulator needs g++")
+
+
+@on_the_emulated_gpu
+def test_a_gradient_that_is_wrong_on_a_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One part in a thousand: far more than float32 rounds, far less than would be seen in its own slopes."""
+    from minidl.backend import cuda
+
+    settings, x = GradcheckSettings(device="cudasim"), X
+    assert gradcheck(ops.exp, x, settings=settings)
+    mul = cuda.mul
+    monkeypatch.setattr(cuda, "mul", lambda a, b: mul(mul(a, b), 1.001))
+    assert gradcheck(ops.exp, x)
+    with pytest.raises(AssertionError, match="the gradient of x on 'cudasim' is wrong"):
+        gradcheck(ops.exp, x, settings=settings)
+
+
+@on_the_emulated_gpu
+def test_a_module_on_a_device() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+    x = VALUES["normal"](np.random.default_rng(0), (2, 5, 6, 3))
+    assert gradcheck(net, x, settings=GradcheckSettings(device="cudasim"))
+    assert {p.device for p in net.parameters()} == {"cpu"}
