@@ -208,9 +208,10 @@ def _correlate(
         vec_x = vec_w = min(vec_x, vec_w)
     tile = choose_tile(work.pixels, work.filters, work.groups, min(vec_x, vec_w), splits=False)
     grid = -(-work.pixels // tile[0]), -(-work.filters // tile[1]), work.groups
-    chosen = _CORRELATE[precision.current(), tile, vec_x, vec_w, work.turned]
+    runtime = runtime_of(work.x)
+    chosen = _CORRELATE[precision.current(runtime), tile, vec_x, vec_w, work.turned]
     arrays = Strided(work.x), Strided(work.weight), bias, Strided(work.y)
-    launch(chosen, runtime_of(work.x), grid, *arrays, work.struct, relu, adding)
+    launch(chosen, runtime, grid, *arrays, work.struct, relu, adding)
 
 
 def _correlate_weight(work: _Correlation, grad_weight: Array) -> None:
@@ -223,7 +224,7 @@ def _correlate_weight(work: _Correlation, grad_weight: Array) -> None:
     blocks = -(-work.depth // tile[0]), -(-work.filters // tile[1])
     parts, part_pixels = split(blocks[0] * blocks[1] * work.groups, work.pixels)
     target = runtime.empty((parts, *grad_weight.shape), g.dtype) if parts > 1 else grad_weight
-    chosen = _CORRELATE_WEIGHT[precision.current(), tile, vec_x, vec_g]
+    chosen = _CORRELATE_WEIGHT[precision.current(runtime), tile, vec_x, vec_g]
     counts = work.groups, parts, part_pixels
     grid = *blocks, work.groups * parts
     launch(chosen, runtime, grid, Strided(work.x), Strided(g), target, work.struct, *counts)

@@ -110,6 +110,7 @@ class Emulator:
     """The runtime of "cudasim" (launch.py says what a runtime does)."""
 
     name = "cudasim"
+    tensor_cores = True
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> SimArray:
         """A new array of NaN: what no kernel has written is seen."""

@@ -26,6 +26,7 @@ class Gpu:
     def __init__(self, name: str) -> None:
         self.name = name
         self.device = cupy.cuda.Device(int(name.partition(":")[2] or 0))
+        self.tensor_cores = _tensor_cores(self.device)
         self._uploads: collections.deque[tuple[Any, Any]] = collections.deque()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -88,6 +89,11 @@ class Gpu:
         cupy.get_default_memory_pool().free_all_blocks()
 
 
+def _tensor_cores(device: Any) -> bool:
+    """Whether it has TF32 and asynchronous copies: compute capability 8.0."""
+    return int(device.compute_capability) >= 80
+
+
 def _function(kernel: Kernel) -> Any:
     """The kernel, ready to launch on the current device."""
     function = _module(kernel.source, cupy.cuda.runtime.getDevice()).get_function(kernel.name)
@@ -101,8 +107,8 @@ def _module(source: str, device: int) -> Any:
     """All declared instances of a source that the device can run, compiled for it."""
     folder = kernel_folder()
     headers = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(folder.glob("*.cuh")))).hexdigest()
-    recent = int(cupy.cuda.Device(device).compute_capability) >= 80
-    names = [k.name for k in declared(source) if recent or not k.tensor_cores]
+    able = _tensor_cores(cupy.cuda.Device(device))
+    names = [k.name for k in declared(source) if able or not k.tensor_cores]
     return cupy.RawModule(
         code=kernel_path(source).read_text(encoding="utf-8"),
         options=("-std=c++17", f"-I{folder}", f"-DHEADERS={headers[:16]}"),

@@ -64,6 +64,7 @@ class Runtime(Protocol):
     """What runs kernels: a GPU, or the emulator."""
 
     name: str  # of the device: "cudasim", "cuda:0"
+    tensor_cores: bool  # whether it runs kernels that need them
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """A new array, its values left open."""

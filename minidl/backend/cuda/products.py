@@ -117,7 +117,7 @@ def multiply(
     batches = left.batch, right.batch, steps[0], parts, part_depth
     shape = np.array([(*lengths, *batches, relu, adding)], _PRODUCT)
     arrays = Strided(left.array), Strided(right.array), bias, Strided(target)
-    chosen = _KERNELS[precision.current(), tile, vec, left.deep, right.deep]
+    chosen = _KERNELS[precision.current(runtime), tile, vec, left.deep, right.deep]
     launch(chosen, runtime, (*blocks, count * parts), *arrays, shape)
     if parts > 1:
         sum_parts(target, y)
