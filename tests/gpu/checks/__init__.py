@@ -1,0 +1,1 @@
+"""The phases of check.py, a module each with run(setting, report), and what they share."""
