@@ -30,11 +30,12 @@ __device__ __forceinline__ void load_chunk(float (&chunk)[Vec], const float *add
 }
 
 struct Simt {
-  // store(m, n, value) for the elements of this thread in the tile at (m0, n0), summed over k0 <= k < k1.
+  // store(line(m), n, value) for the elements of this thread in the tile at (m0, n0), summed over k0 <= k < k1:
+  // line(m) is asked for once in a row, as it may take divisions.
   // Shared memory: 2 * kSimtDepth * (simt_line(Rows) + simt_line(Columns)) floats.
-  template <int Rows, int Columns, int VecA, int VecB, bool DeepA, bool DeepB, class A, class B, class Store>
+  template <int Rows, int Columns, int VecA, int VecB, bool DeepA, bool DeepB, class A, class B, class Line, class Store>
   static __device__ __forceinline__ void multiply(
-      const A &a, const B &b, int m0, int n0, int k0, int k1, float *shared, Store store) {
+      const A &a, const B &b, int m0, int n0, int k0, int k1, float *shared, Line line, Store store) {
     constexpr int kLineA = simt_line(Rows), kLineB = simt_line(Columns);
     constexpr int kPartRows = Rows / 16, kPartColumns = Columns / 16;
     using FetchA = Fetch<kSimtThreads, Rows, kSimtDepth, VecA, DeepA, A>;
@@ -87,9 +88,10 @@ struct Simt {
       __syncthreads();
     }
 #pragma unroll
-    for (int i = 0; i < kPartRows; i++)
+    for (int i = 0; i < kPartRows; i++) {
+      const int to = line(m0 + row + i / 4 * 64 + i % 4);
 #pragma unroll
-      for (int j = 0; j < kPartColumns; j++)
-        store(m0 + row + i / 4 * 64 + i % 4, n0 + column + j / 4 * 64 + j % 4, sums[i][j]);
+      for (int j = 0; j < kPartColumns; j++) store(to, n0 + column + j / 4 * 64 + j % 4, sums[i][j]);
+    }
   }
 };

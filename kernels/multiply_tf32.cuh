@@ -8,18 +8,21 @@
 //
 // Numbers are rounded to TF32, 10 bits of mantissa, when a fragment is read; sums are in float32.
 //
-// Bound by: the tensor cores where tiles are 128 x 128; else by memory. An element of y is a sum over k in
-// rising order of steps of eight, which the hardware adds in an order of its own: the same in every run.
+// Bound by: reading fragments from shared memory. Of a tile of 128 x 128 a warp has 64 x 32 elements, for which
+// it reads 24 numbers in each lane for 16 products. An element of y is a sum over k in rising order of steps of
+// eight, which the hardware adds in an order of its own: the same in every run.
 #pragma once
 #include <operands.cuh>
 #include <port.cuh>
 
 constexpr int kTf32Threads = 256;
-constexpr int kTf32Depth = 32;
-constexpr int kStages = 3;
+// Four tiles of 16 depths are at most 80 KB: two blocks on a multiprocessor of 164 KB or more, one where a block
+// may have 99 KB (compute capability 8.6, 8.9, 12.0).
+constexpr int kTf32Depth = 16;
+constexpr int kStages = 4;
 
 // Floats from one line of a tile to the next. Lanes g = 0..7 and t = 0..3 read element (g, t): lines of rows
-// that lie 4 mod 32 apart give banks 4 g + t, lines of depths that lie 8 mod 32 apart give 8 t + g.
+// that lie 20 apart give banks 20 g + t, all different, lines of depths that lie 8 mod 32 apart give 8 t + g.
 __device__ constexpr int tf32_line(int rows, bool deep) { return deep ? kTf32Depth + 4 : rows + 8; }
 __device__ constexpr int tf32_tile(int rows, bool deep) {
   return tf32_line(rows, deep) * (deep ? rows : kTf32Depth);
@@ -32,11 +35,12 @@ __device__ __forceinline__ unsigned fragment(const float *tile, int row, int dep
 }
 
 struct Tf32 {
-  // store(m, n, value) for the elements of this thread in the tile at (m0, n0), summed over k0 <= k < k1.
+  // store(line(m), n, value) for the elements of this thread in the tile at (m0, n0), summed over k0 <= k < k1:
+  // line(m) is asked for once in a row, as it may take divisions.
   // Shared memory: kStages * (tf32_tile(Rows, DeepA) + tf32_tile(Columns, DeepB)) floats.
-  template <int Rows, int Columns, int VecA, int VecB, bool DeepA, bool DeepB, class A, class B, class Store>
+  template <int Rows, int Columns, int VecA, int VecB, bool DeepA, bool DeepB, class A, class B, class Line, class Store>
   static __device__ __forceinline__ void multiply(
-      const A &a, const B &b, int m0, int n0, int k0, int k1, float *shared, Store store) {
+      const A &a, const B &b, int m0, int n0, int k0, int k1, float *shared, Line line, Store store) {
     constexpr int kTileA = tf32_tile(Rows, DeepA), kTileB = tf32_tile(Columns, DeepB);
     // Two warps share the rows, four the columns; or as many as leave a warp 16 columns.
     constexpr int kAcross = Columns >= 128 ? 4 : 2, kDown = 8 / kAcross;
@@ -51,12 +55,12 @@ struct Tf32 {
       if (k < k1) {
         float *tile_a = tiles_a + stage * kTileA, *tile_b = tiles_b + stage * kTileB;
         fetch_a.each(k, [&](int, int row, int depth, const float *from, bool valid) {
-          int line = tf32_line(Rows, DeepA);
-          cp_async<4 * VecA>(tile_a + (DeepA ? row * line + depth : depth * line + row), from, valid);
+          int apart = tf32_line(Rows, DeepA);
+          cp_async<4 * VecA>(tile_a + (DeepA ? row * apart + depth : depth * apart + row), from, valid);
         });
         fetch_b.each(k, [&](int, int row, int depth, const float *from, bool valid) {
-          int line = tf32_line(Columns, DeepB);
-          cp_async<4 * VecB>(tile_b + (DeepB ? row * line + depth : depth * line + row), from, valid);
+          int apart = tf32_line(Columns, DeepB);
+          cp_async<4 * VecB>(tile_b + (DeepB ? row * apart + depth : depth * apart + row), from, valid);
         });
       }
       cp_commit();  // an empty group where there is no tile any more, so that counting groups counts tiles
@@ -95,8 +99,12 @@ struct Tf32 {
 #pragma unroll
     for (int i = 0; i < kRowSteps; i++)
 #pragma unroll
-      for (int j = 0; j < kColumnSteps; j++)
+      for (int half = 0; half < 2; half++) {
+        const int to = line(m0 + row + i * 16 + half * 8);
 #pragma unroll
-        for (int e = 0; e < 4; e++) store(m0 + row + i * 16 + e / 2 * 8, first_column + j * 8 + e % 2, sums[i][j][e]);
+        for (int j = 0; j < kColumnSteps; j++)
+#pragma unroll
+          for (int e = 0; e < 2; e++) store(to, first_column + j * 8 + e, sums[i][j][2 * half + e]);
+      }
   }
 };

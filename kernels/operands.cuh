@@ -12,6 +12,26 @@
 #pragma once
 
 constexpr int kNowhere = -(1 << 30);  // far outside every image
+constexpr int kOutside = -(1 << 30) * 2;  // where no line of y can lie
+constexpr int kBand = 16;
+
+// Which tile of y a block computes, in tiles.
+struct TilePlace {
+  int row, column;
+};
+
+// Tiles are counted along the rows of a band of kBand columns, then in the next band. So blocks that run at
+// once share the rows of A, often an image too large for the L2 cache, and the columns of one band of B.
+__device__ __forceinline__ TilePlace tile_place(int block, int down, int across) {
+  int band = block / (down * kBand), width = min(kBand, across - band * kBand);
+  block -= band * down * kBand;
+  int row = block / width;
+  return {row, band * kBand + block - row * width};
+}
+template <int Rows, int Columns>
+__device__ __forceinline__ TilePlace tile_place(int m, int n) {
+  return tile_place(blockIdx.x, (m + Rows - 1) / Rows, (n + Columns - 1) / Columns);
+}
 
 // A matrix by its steps, in elements: one of the two is 1.
 struct Matrix {
@@ -123,7 +143,9 @@ struct ImageColumnsTransposed {
   }
 };
 
-// The weights of a correlation by their steps: rows are filters, the depth is (tap, channel).
+// The weights of a correlation by their steps: rows are filters, the depth is (tap, channel). Only Turned ones
+// may be a part of the taps; the others follow one another evenly, which spares two divisions for each.
+template <bool Turned>
 struct Weights {
   const Correlation &shape;
   const float *weight;
@@ -132,6 +154,7 @@ struct Weights {
   using Depth = Matrix::Depth;
   __device__ Row row(int r) const { return {r * shape.w_filter, r < shape.filters}; }
   __device__ Depth depth(int k) const {
+    if (!Turned) return {k * shape.w_channel, k < shape.taps() * shape.channels};
     Element at = element(shape, k);
     return {at.a * shape.w_tap_h + at.b * shape.w_tap_w + at.c * shape.w_channel,
             k < shape.taps() * shape.channels};

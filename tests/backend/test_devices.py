@@ -1,5 +1,6 @@
 """Devices by their names: what there is, what is missing, and arrays that go from one to another."""
 
+import inspect
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -224,3 +225,33 @@ def test_the_default_device() -> None:
         assert backend.get_default_device() == "cudasim"
     finally:
         backend.set_default_device("cpu")
+
+
+# ---- The backends ------------------------------------------------------------------------------------------
+
+# What concerns the CPU's threads, its compiled kernels, and its plans alone; and what nobody asks a GPU for.
+OF_THE_CPU = {
+    "cache_folder",
+    "get_num_threads",
+    "measure_plans",
+    "plan_conditions",
+    "set_num_threads",
+    "zeros",
+}
+
+
+def functions(module: ModuleType) -> dict[str, list[str]]:
+    """Every function that a backend exports, with its parameters."""
+    return {
+        name: list(inspect.signature(value).parameters)
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    }
+
+
+def test_both_backends_have_the_same_functions() -> None:
+    on_cpu, there = functions(cpu), functions(cuda)
+    assert on_cpu.keys() - OF_THE_CPU <= there.keys()
+    assert not OF_THE_CPU & there.keys()
+    for name in on_cpu.keys() & there.keys():
+        assert there[name] == on_cpu[name], name

@@ -204,9 +204,16 @@ def test_an_array_of_the_host(runtime: Recorder) -> None:
             _refused(runtime, FILL, argument, 0, 1)
 
 
-def test_more_elements_than_32_bits_count(runtime: Recorder) -> None:
-    large = np.lib.stride_tricks.as_strided(_sim([1]).view(np.ndarray), (1 << 16, 1 << 15), (0, 0))
-    text = r"clip<float>: x of shape \(65536, 32768\) has 2147483648 elements: .* up to 2147483647"
+@pytest.mark.parametrize(
+    ("shape", "strides"),
+    [((1 << 16, 1 << 15), (0, 0)), ((2, 1 << 30), (1 << 32, 4)), ((1 << 16, 1 << 15), (-(1 << 17), 4))],
+)
+def test_more_elements_than_32_bits_count(
+    runtime: Recorder, shape: tuple[int, int], strides: tuple[int, int]
+) -> None:
+    """In an array, or in the memory over which it is spread."""
+    large = np.lib.stride_tricks.as_strided(_sim([1]).view(np.ndarray), shape, strides)
+    text = rf"clip<float>: x of shape \({shape[0]}, {shape[1]}\) reaches over 2147483648 elements: .* up to"
     with pytest.raises(ShapeError, match=text):
         _refused(runtime, CLIP, Strided(large.view(emulator.SimArray)), 0, 1, _sim([1]), PLACES, 1)
 

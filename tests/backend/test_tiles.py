@@ -127,3 +127,20 @@ def test_a_view_of_weights_and_images_is_read_where_it_lies() -> None:
             backend.of(x).conv2d(x.astype(np.float64), weight.astype(np.float64), None, geometry, 1, None),
             2e-6,
         )
+
+
+def test_more_columns_than_a_grid_has_blocks_along_y(monkeypatch: pytest.MonkeyPatch) -> None:
+    """65535 tiles of 64 columns are 4 194 240."""
+    grids = []
+    monkeypatch.setattr(emulator.Emulator, "run", lambda self, kernel, grid, *rest: grids.append(grid))
+    cuda.matmul(there(np.ones((1, 1), np.float32)), there(np.ones((1, 1 << 22), np.float32)))
+    assert grids == [(1 << 16, 1, 1)]
+
+
+@pytest.mark.parametrize(("down", "across"), [(1, 1), (5, 1), (1, 40), (7, 16), (3, 17), (4, 35)])
+def test_each_tile_is_computed_once(down: int, across: int) -> None:
+    """Bands of 16 columns of tiles, the last one narrower: with numbers that float32 holds exactly."""
+    rows, columns = products.SMALL
+    a = np.arange(down * rows, dtype=np.float32)[:, None]
+    b = np.arange(across * columns, dtype=np.float32)[None]
+    np.testing.assert_array_equal(backend.to_host(cuda.matmul(there(a), there(b))), a @ b)

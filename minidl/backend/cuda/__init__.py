@@ -6,6 +6,7 @@ GPU (gpu.py, through CuPy) or on the CPU (emulator.py), whichever its arguments 
 
 from minidl.backend.cuda.conv import choose_plan, conv2d, conv2d_grad_weight, conv2d_grad_x
 from minidl.backend.cuda.device import (
+    compilation,
     download,
     free_unused,
     is_cold,

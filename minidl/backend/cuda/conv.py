@@ -207,7 +207,7 @@ def _correlate(
     if vec_w == 1 or work.turned:  # for which there are kernels: both, neither, or forward the weights alone
         vec_x = vec_w = min(vec_x, vec_w)
     tile = choose_tile(work.pixels, work.filters, work.groups, min(vec_x, vec_w), splits=False)
-    grid = -(-work.pixels // tile[0]), -(-work.filters // tile[1]), work.groups
+    grid = -(-work.pixels // tile[0]) * -(-work.filters // tile[1]), 1, work.groups
     runtime = runtime_of(work.x)
     chosen = _CORRELATE[precision.current(runtime), tile, vec_x, vec_w, work.turned]
     arrays = Strided(work.x), Strided(work.weight), bias, Strided(work.y)
@@ -221,12 +221,12 @@ def _correlate_weight(work: _Correlation, grad_weight: Array) -> None:
     vec_x = work.vec_x() if vec_g == 4 else 1
     tile = choose_tile(work.depth, work.filters, work.groups, min(vec_x, vec_g), splits=True)
     work.struct["y_column"] = pitch_of(g)
-    blocks = -(-work.depth // tile[0]), -(-work.filters // tile[1])
-    parts, part_pixels = split(blocks[0] * blocks[1] * work.groups, work.pixels)
+    blocks = -(-work.depth // tile[0]) * -(-work.filters // tile[1])
+    parts, part_pixels = split(blocks * work.groups, work.pixels)
     target = runtime.empty((parts, *grad_weight.shape), g.dtype) if parts > 1 else grad_weight
     chosen = _CORRELATE_WEIGHT[precision.current(runtime), tile, vec_x, vec_g]
     counts = work.groups, parts, part_pixels
-    grid = *blocks, work.groups * parts
+    grid = blocks, 1, work.groups * parts
     launch(chosen, runtime, grid, Strided(work.x), Strided(g), target, work.struct, *counts)
     if parts > 1:
         sum_parts(target, grad_weight)

@@ -1,5 +1,7 @@
 """Which runtime an array belongs to, and the memory of all of them."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -66,3 +68,9 @@ def free_unused() -> None:
 def is_cold() -> bool:
     """Whether kernels will be compiled for a noticeable time: each source takes a second or two, once."""
     return False
+
+
+@contextmanager
+def compilation(note: Callable[[str], None]) -> Iterator[None]:
+    """Inside, `note` is to be called with the name of each kernel that is compiled; nobody listens in."""
+    yield

@@ -92,8 +92,7 @@ maximum, minimum = _binary("maximum", "Maximum"), _binary("minimum", "Minimum")
 neg, abs, sign = _unary("neg", "Neg", NUMBERS), _unary("abs", "Abs", NUMBERS), _unary("sign", "Sign", NUMBERS)
 exp, log, sqrt = _unary("exp", "Exp"), _unary("log", "Log"), _unary("sqrt", "Sqrt")
 tanh, sigmoid, relu = _unary("tanh", "Tanh"), _unary("sigmoid", "Sigmoid"), _unary("relu", "Relu")
-relu_grad = _binary("relu_grad", "Gate", FLOATS)
-relu_grad.__doc__ = """g where relu's result y is positive, else 0."""
+_gate = _binary("relu_grad", "Gate", FLOATS)
 
 _ADD = instances("elementwise.cu", "binary<Add, {}>", NUMBERS)
 _COMPARE = {
@@ -110,6 +109,11 @@ _CAST = {
     }
     for before, name in TYPES.items()
 }
+
+
+def relu_grad(g: Array, y: Array) -> Array:
+    """g where relu's result y is positive, else 0."""
+    return _gate(g, y)
 
 
 def compare(a: Number, relation: str, b: Number) -> Array:

@@ -75,18 +75,21 @@ class Gpu:
 
     def live_bytes(self) -> int:
         """What arrays take up."""
-        return int(cupy.get_default_memory_pool().used_bytes())
+        with self.device:  # the pool answers for the current one
+            return int(cupy.get_default_memory_pool().used_bytes())
 
     def peak_bytes(self, reset: bool) -> int:
         """What the pool has taken from the GPU: the most that arrays took up, and what lies between them."""
-        peak = int(cupy.get_default_memory_pool().total_bytes())
+        with self.device:
+            peak = int(cupy.get_default_memory_pool().total_bytes())
         if reset:
             self.free_unused()
         return peak
 
     def free_unused(self) -> None:
         """Give the pool's idle memory back to the GPU."""
-        cupy.get_default_memory_pool().free_all_blocks()
+        with self.device:
+            cupy.get_default_memory_pool().free_all_blocks()
 
 
 def _tensor_cores(device: Any) -> bool:

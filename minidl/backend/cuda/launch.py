@@ -153,12 +153,21 @@ def _checked(kernel: Kernel, parameter: Parameter, value: Any) -> Any:
         raise DTypeError(f"{name} is {array.dtype}, the kernel takes {parameter.dtype}")
     if not isinstance(value, Strided) and not array.flags.c_contiguous:
         raise ShapeError(f"{name} of shape {array.shape} is not contiguous, strides {array.strides}")
-    if array.size >= _LARGEST:
+    reach = _reach(array)
+    if reach >= _LARGEST:
         raise ShapeError(
-            f"{name} of shape {array.shape} has {array.size} elements: kernels count in 32 bits, up to "
+            f"{name} of shape {array.shape} reaches over {reach} elements: kernels count in 32 bits, up to "
             f"{_LARGEST - 1}; use smaller batches"
         )
     return array
+
+
+def _reach(array: Array) -> int:
+    """What a kernel has to count to: an array's elements, and those of memory from its first to its last."""
+    if array.size == 0 or array.flags.c_contiguous:
+        return array.size
+    apart = sum((n - 1) * abs(step) for n, step in zip(array.shape, array.strides))
+    return max(array.size, 1 + apart // array.itemsize)
 
 
 # What a parameter of a kernel may be, in C++. A template's own name for a type is looked up in the instance.

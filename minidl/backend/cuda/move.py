@@ -1,7 +1,6 @@
 """Rearrangements on the GPU: kernels/move.cu. Views where the memory allows, copies elsewhere."""
 
 import builtins
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -146,8 +145,16 @@ def _gathers(index: Any) -> bool:
 
 
 def _elements(shape: tuple[int, ...], index: Any) -> np.ndarray:
-    """Which elements, counted in row-major order, `index` takes."""
-    return np.arange(math.prod(shape), dtype=np.int64).reshape(shape)[index]
+    """Which elements, counted in row-major order, `index` takes.
+
+    Axis by axis: so as much is written down as is taken, not as there is.
+    """
+    found, step = np.broadcast_to(np.int64(0), shape)[index], 1
+    for axis, n in reversed([*enumerate(shape)]):
+        along = (step * np.arange(n, dtype=np.int64)).reshape(n, *(1,) * (len(shape) - 1 - axis))
+        found = found + np.broadcast_to(along, shape)[index]
+        step *= n
+    return np.asarray(found)
 
 
 def _as_words(x: Array) -> Array:

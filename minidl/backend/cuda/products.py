@@ -31,7 +31,7 @@ def tile_kernel(source: str, name: str, math: str, tile: Tile, deep_a: bool, dee
     if math == "Simt":  # as multiply_simt.cuh reckons it
         floats = 2 * 16 * sum(side + 4 for side in tile)
     else:  # and multiply_tf32.cuh
-        floats = 3 * sum(36 * s if deep else 32 * (s + 8) for s, deep in zip(tile, (deep_a, deep_b)))
+        floats = 4 * sum(20 * s if deep else 16 * (s + 8) for s, deep in zip(tile, (deep_a, deep_b)))
     return kernel(
         source,
         name.format(f"{math}, {tile[0]}, {tile[1]}"),
@@ -118,7 +118,7 @@ def multiply(
     shape = np.array([(*lengths, *batches, relu, adding)], _PRODUCT)
     arrays = Strided(left.array), Strided(right.array), bias, Strided(target)
     chosen = _KERNELS[precision.current(runtime), tile, vec, left.deep, right.deep]
-    launch(chosen, runtime, (*blocks, count * parts), *arrays, shape)
+    launch(chosen, runtime, (blocks[0] * blocks[1], 1, count * parts), *arrays, shape)
     if parts > 1:
         sum_parts(target, y)
 
