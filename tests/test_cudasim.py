@@ -11,6 +11,7 @@ import pytest
 import minidl as md
 import minidl_models
 from minidl import nn, ops, optim
+from minidl.backend import cuda
 from minidl.backend.cuda import emulator
 from minidl.data import transforms
 from minidl.errors import DeviceError, DTypeError
@@ -243,3 +244,16 @@ def test_training_on_images_of_bytes_is_the_cpus(monkeypatch: pytest.MonkeyPatch
         rows.append([history[key][0] for key in ("loss", "val_loss")])
     np.testing.assert_allclose(rows[1], rows[0], rtol=1e-3)
     assert ((2, 32, 32, 3), np.dtype(np.uint8)) in uploaded
+
+
+def test_what_is_built_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    x, told = md.tensor(normal(3), device=SIM), []
+    assert cuda.is_cold()
+    emulator._library.cache_clear()
+    for _ in range(2):  # a second process would find it kept
+        with cuda.compilation(told.append):
+            ops.dropout(x, 0.5, training=True)
+        emulator._library.cache_clear()
+    assert told == ["dropout.cu"]
+    assert not cuda.is_cold()

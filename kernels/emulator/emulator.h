@@ -49,9 +49,7 @@
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
 };
-struct __align__(8) float2 { float x, y; };
 struct __align__(16) float4 { float x, y, z, w; };
-static inline float2 make_float2(float x, float y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 namespace emulator {
@@ -474,6 +472,5 @@ static inline T __shfl_down_sync(unsigned mask, T value, int distance) {
   return emulator::shuffle(mask, value, source < emulator::kWarp ? source : emulator::self().lane);
 }
 static inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
-static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 using std::max;
 using std::min;

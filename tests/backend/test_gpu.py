@@ -4,6 +4,7 @@ takes: arrays, numbers as NumPy scalars, structs as arrays of one element."""
 import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -163,6 +164,17 @@ def test_a_network_trains_as_on_the_cpu(cupy: FakeCupy) -> None:
     assert (cuda.live_bytes(), cuda.peak_bytes(reset=True)) == (5, 7)
     assert cupy.freed
     cuda.free_unused()
+
+
+def test_what_is_compiled_is_told(cupy: FakeCupy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
+    x, told = md.tensor(np.ones(3, np.float32), device="cuda"), []
+    assert cuda.is_cold()
+    (tmp_path / "kept.cubin").touch()
+    assert not cuda.is_cold()
+    with cuda.compilation(told.append):
+        ops.exp(ops.exp(x))
+    assert told == ["elementwise.cu"]
 
 
 def test_tensor_cores_have_the_shared_memory_they_ask_for(cupy: FakeCupy) -> None:

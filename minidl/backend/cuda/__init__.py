@@ -6,7 +6,6 @@ GPU (gpu.py, through CuPy) or on the CPU (emulator.py), whichever its arguments 
 
 from minidl.backend.cuda.conv import choose_plan, conv2d, conv2d_grad_weight, conv2d_grad_x
 from minidl.backend.cuda.device import (
-    compilation,
     download,
     free_unused,
     is_cold,
@@ -40,6 +39,7 @@ from minidl.backend.cuda.elementwise import (
     where,
 )
 from minidl.backend.cuda.image import standardise
+from minidl.backend.cuda.launch import compilation
 from minidl.backend.cuda.loss import cross_entropy
 from minidl.backend.cuda.move import (
     broadcast,

@@ -1,7 +1,5 @@
 """Which runtime an array belongs to, and the memory of all of them."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,9 +27,9 @@ def _runtime(device: str) -> Runtime:
     return gpu.Gpu(device)
 
 
-def runtime_of(*values: Any) -> Runtime:
-    """The runtime of the first array among `values`."""
-    return runtime(backend.device_of(next(v for v in values if not isinstance(v, (int, float, np.generic)))))
+def runtime_of(array: Any) -> Runtime:
+    """The runtime of the device that holds an array."""
+    return runtime(backend.device_of(array))
 
 
 def empty_like(x: Array) -> Array:
@@ -66,11 +64,5 @@ def free_unused() -> None:
 
 
 def is_cold() -> bool:
-    """Whether kernels will be compiled for a noticeable time: each source takes a second or two, once."""
-    return False
-
-
-@contextmanager
-def compilation(note: Callable[[str], None]) -> Iterator[None]:
-    """Inside, `note` is to be called with the name of each kernel that is compiled; nobody listens in."""
-    yield
+    """Whether no kernel has been kept yet by one of the devices in use: the first step will compile."""
+    return any(each.is_cold() for each in _runtimes.values())

@@ -25,7 +25,7 @@ import numpy as np
 
 from minidl.backend import Array
 from minidl.backend.cache import cache_folder
-from minidl.backend.cuda.launch import Kernel, declared, kernel_folder
+from minidl.backend.cuda.launch import Kernel, declared, kernel_folder, tell_compilation
 from minidl.errors import DeviceError
 
 SCHEDULES = ("forward", "backward", "shuffled")  # the orders in which the threads of a block run
@@ -152,6 +152,10 @@ class Emulator:
     def free_unused(self) -> None:
         """Nothing is kept that no array uses."""
 
+    def is_cold(self) -> bool:
+        """Whether no library has been built yet."""
+        return next(cache_folder("emulator").glob("*.so"), None) is None
+
     def run(
         self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[Any]
     ) -> None:
@@ -256,6 +260,7 @@ def _built(source: str, wrapper: str) -> Path:
     kept = cache_folder("emulator") / f"{Path(source).stem}-{content.hexdigest()[:16]}.so"
     if kept.is_file():
         return kept
+    tell_compilation(source)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as place:
         text, made = Path(place) / "wrapper.cpp", Path(place) / "library.so"

@@ -9,13 +9,15 @@ Everything is enqueued on CuPy's current stream and waits for nothing, except `d
 import collections
 import functools
 import hashlib
+import os
+from pathlib import Path
 from typing import Any
 
 import cupy
 import numpy as np
 
 from minidl.backend import Array
-from minidl.backend.cuda.launch import Kernel, declared, kernel_folder, kernel_path
+from minidl.backend.cuda.launch import Kernel, declared, kernel_folder, kernel_path, tell_compilation
 
 _PENDING = 64  # uploads whose host memory is kept until they are done
 
@@ -91,6 +93,15 @@ class Gpu:
         with self.device:
             cupy.get_default_memory_pool().free_all_blocks()
 
+    def is_cold(self) -> bool:
+        """Whether CuPy has kept nothing yet."""
+        return next(_cache().glob("*"), None) is None
+
+
+def _cache() -> Path:
+    """Where CuPy keeps compiled kernels."""
+    return Path(os.environ.get("CUPY_CACHE_DIR", "~/.cupy/kernel_cache")).expanduser()
+
 
 def _tensor_cores(device: Any) -> bool:
     """Whether it has TF32 and asynchronous copies: compute capability 8.0."""
@@ -108,6 +119,7 @@ def _function(kernel: Kernel) -> Any:
 @functools.cache
 def _module(source: str, device: int) -> Any:
     """All declared instances of a source that the device can run, compiled for it."""
+    tell_compilation(source)
     folder = kernel_folder()
     headers = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(folder.glob("*.cuh")))).hexdigest()
     able = _tensor_cores(cupy.cuda.Device(device))

@@ -13,6 +13,8 @@ and arguments, by this file alone.
 import functools
 import math
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -87,12 +89,16 @@ class Runtime(Protocol):
     def free_unused(self) -> None:
         """Give memory that no array uses back."""
 
+    def is_cold(self) -> bool:
+        """Whether no compiled kernel has been kept yet."""
+
     def run(
         self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[Any]
     ) -> None:
         """Launch; arguments are arrays, None, NumPy numbers, and structured arrays of one element."""
 
 
+_notes: list[Callable[[str], None]] = []
 _declared: dict[tuple[str, str], Kernel] = {}
 
 
@@ -104,6 +110,23 @@ def kernel(source: str, name: str, **details: Any) -> Kernel:
 def declared(source: str | None = None) -> list[Kernel]:
     """Every kernel that has been declared (in one source), in order."""
     return [k for k in _declared.values() if source in (None, k.source)]
+
+
+@contextmanager
+def compilation(note: Callable[[str], None]) -> Iterator[None]:
+    """Inside, `note` is called with the name of each source that is compiled (or, by CuPy, found in its own
+    cache)."""
+    _notes.append(note)
+    try:
+        yield
+    finally:
+        _notes.remove(note)
+
+
+def tell_compilation(source: str) -> None:
+    """A runtime says that it compiles a source."""
+    for note in _notes:
+        note(source)
 
 
 def launch(
