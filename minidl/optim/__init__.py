@@ -8,7 +8,7 @@ from minidl.optim.clip import clip_grad_norm, clip_grad_value
 from minidl.optim.ema import EMA
 from minidl.optim.optimizer import Optimizer
 from minidl.optim.rmsprop import RMSprop
-from minidl.optim.schedule import CosineLR, ExponentialLR, OneCycleLR, Schedule, StepLR, Warmup
+from minidl.optim.schedule import CosineLR, ExponentialLR, MultiStepLR, OneCycleLR, Schedule, StepLR, Warmup
 from minidl.optim.sgd import SGD
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "AdamW",
     "CosineLR",
     "ExponentialLR",
+    "MultiStepLR",
     "OneCycleLR",
     "Optimizer",
     "RMSprop",

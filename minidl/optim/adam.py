@@ -4,12 +4,9 @@ Each parameter counts its own steps for the bias correction: one whose first gra
 any other.
 """
 
-from collections.abc import Iterable
-
 from minidl import backend
-from minidl.autograd import Tensor
 from minidl.backend import Array
-from minidl.optim.optimizer import Optimizer, number
+from minidl.optim.optimizer import Optimizer, Params, number
 
 
 class Adam(Optimizer):
@@ -27,31 +24,32 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, lr)
+        super().__init__(params, lr, weight_decay)
         self.beta1 = number(self.name, "betas[0]", betas[0], below=1.0)
         self.beta2 = number(self.name, "betas[1]", betas[1], below=1.0)
         self.eps = number(self.name, "eps", eps)
-        self.weight_decay = number(self.name, "weight_decay", weight_decay)
 
     def slots(self) -> dict[str, float]:
         return {"mean": 0.0, "mean_square": 0.0}
 
-    def update(self, p: Array, g: Array, slots: dict[str, Array], step: int) -> None:
+    def update(
+        self, p: Array, g: Array, slots: dict[str, Array], step: int, *, lr: float, weight_decay: float
+    ) -> None:
         backend.of(p).adam_update(
             p,
             g,
             **slots,
-            lr=self.lr,
+            lr=lr,
             beta1=self.beta1,
             beta2=self.beta2,
             eps=self.eps,
-            weight_decay=self.weight_decay,
+            weight_decay=weight_decay,
             step=step,
         )
 
@@ -64,7 +62,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -72,15 +70,17 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
 
-    def update(self, p: Array, g: Array, slots: dict[str, Array], step: int) -> None:
+    def update(
+        self, p: Array, g: Array, slots: dict[str, Array], step: int, *, lr: float, weight_decay: float
+    ) -> None:
         backend.of(p).adamw_update(
             p,
             g,
             **slots,
-            lr=self.lr,
+            lr=lr,
             beta1=self.beta1,
             beta2=self.beta2,
             eps=self.eps,
-            weight_decay=self.weight_decay,
+            weight_decay=weight_decay,
             step=step,
         )

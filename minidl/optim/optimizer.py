@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -20,23 +20,36 @@ from minidl.backend import Array
 from minidl.errors import CheckpointError, DTypeError, ShapeError
 
 State = dict[str, Any]  # flat and plain: numpy arrays, numbers, strings
+Params = Iterable[Tensor] | Iterable[Mapping[str, Any]]  # parameters, or groups of them
+GROUP_KEYS = ("params", "lr_factor", "weight_decay")
 
 
 class Optimizer(ABC):
     """Changes parameters by their gradients, once per `step`.
 
-    params  Tensors that require a gradient, in any iterable; `step` leaves one alone that has no gradient
-    lr      the learning rate; assign to it (or let a schedule do so) at any time
+    params  Tensors that require a gradient, in any iterable; `step` leaves one alone that has no gradient.
+            Or groups of them, dicts with "params" and, where a group departs from the rest, "lr_factor",
+            which multiplies lr, or "weight_decay", which takes the place of the optimiser's
+    lr      the learning rate; assign to it (or let a schedule do so) at any time, and all groups follow
 
-    ValueError for no parameters, one given twice or one that needs no gradient, or a learning rate that is
-    negative or not finite; TypeError for what is no Tensor.
+    So biases learn at twice the rate and do not decay, as in Caffe's AlexNet and GoogLeNet:
+
+        SGD([{"params": weights}, {"params": biases, "lr_factor": 2.0, "weight_decay": 0.0}], lr=0.01,
+            weight_decay=5e-4)
+
+    `params` is then the flat list, group after group; lr_factors and weight_decays stand beside it, None
+    where the optimiser's own weight decay applies.
+
+    ValueError for no parameters, one given twice or one that needs no gradient, a number that is negative or
+    not finite, or a group with another key; TypeError for what is no Tensor.
     """
 
     hyper: ClassVar[tuple[str, ...]]  # the attributes that, with the slots, make up the state
 
-    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
-        self.params = trainable(params, self.name)
+    def __init__(self, params: Params, lr: float, weight_decay: float = 0.0) -> None:
+        self.params, self.lr_factors, self.weight_decays = ungrouped(params, self.name)
         self.lr = lr
+        self.weight_decay = number(self.name, "weight_decay", weight_decay)
         self._slots: dict[str, list[Array]] = {}
         self._steps = np.zeros(len(self.params), np.int64)  # how often each parameter was updated
 
@@ -58,19 +71,32 @@ class Optimizer(ABC):
         """The arrays each parameter carries along: name -> the value they start at."""
 
     @abstractmethod
-    def update(self, p: Array, g: Array, slots: dict[str, Array], step: int) -> None:
-        """Change p and its slots in place by the gradient g; this is p's step-th update, counted from 1."""
+    def update(
+        self, p: Array, g: Array, slots: dict[str, Array], step: int, *, lr: float, weight_decay: float
+    ) -> None:
+        """Change p and its slots in place by the gradient g, at p's own learning rate and weight decay.
+
+        This is p's step-th update, counted from 1.
+        """
 
     def step(self) -> None:
         """Update every parameter that has a gradient.  ShapeError or DTypeError when one does not fit."""
-        slots = self._filled_slots()
+        slots, lr = self._filled_slots(), self.lr
         for i, p in enumerate(self.params):
             if p.grad is None:
                 continue
             kept = {name: arrays[i] for name, arrays in slots.items()}
             self._check_fit(i, p.data, {"its gradient": p.grad.data, **kept})
             self._steps[i] += 1
-            self.update(p.data, p.grad.data, kept, int(self._steps[i]))
+            decay = self.weight_decays[i]
+            self.update(
+                p.data,
+                p.grad.data,
+                kept,
+                int(self._steps[i]),
+                lr=lr * self.lr_factors[i],
+                weight_decay=self.weight_decay if decay is None else decay,
+            )
             p.mark_written()
 
     def zero_grad(self) -> None:
@@ -79,8 +105,13 @@ class Optimizer(ABC):
             p.grad = None
 
     def state_dict(self) -> State:
-        """Everything needed to continue exactly, as plain data: arrays are copies, named "slot.index"."""
+        """Everything needed to continue exactly, as plain data: arrays are copies, named "slot.index".
+
+        Where groups differ, "lr_factors" and "weight_decays" tell how, one number per parameter (nan: the
+        optimiser's own weight decay).
+        """
         state: State = {"optimizer": self.name, **{key: getattr(self, key) for key in self.hyper}}
+        state |= self._group_state()
         state["steps"] = self._steps.copy()
         for name, arrays in self._filled_slots().items():
             state.update((f"{name}.{i}", to_host(array)) for i, array in enumerate(arrays))
@@ -89,8 +120,8 @@ class Optimizer(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` returned, hyper-parameters included.
 
-        CheckpointError, naming the key, when it is another optimiser's or was made for other parameters;
-        then nothing has changed.
+        CheckpointError, naming the key, when it is another optimiser's or was made for other parameters or
+        groups; then nothing has changed.
         """
         where = f"{self.name}.load_state_dict"
         check_kind(state, "optimizer", self.name, where)
@@ -99,12 +130,25 @@ class Optimizer(ABC):
         for key in self.hyper:
             setattr(loaded, key, read_number(state, key, getattr(self, key), where))
         keys = {name: [f"{name}.{i}" for i in range(len(self.params))] for name in loaded.slots()}
-        check_keys(state, ["optimizer", *self.hyper, "steps", *chain(*keys.values())], where)
+        groups = self._group_state()
+        check_keys(state, ["optimizer", *self.hyper, *groups, "steps", *chain(*keys.values())], where)
+        for key, mine in groups.items():
+            if not np.array_equal(read_array(state, key, mine, where), mine, equal_nan=True):
+                raise CheckpointError(f"{where}: {key!r} differ; was the state made with other groups?")
         loaded._steps = read_array(state, "steps", self._steps, where)
         for name, names in keys.items():
             pairs = zip(names, self.params, strict=True)
             loaded._slots[name] = [read_array(state, key, p.data, where) for key, p in pairs]
         vars(self).update(vars(loaded))
+
+    def _group_state(self) -> State:
+        """What the groups change, parameter by parameter; nothing where they change nothing."""
+        state: State = {}
+        if any(factor != 1.0 for factor in self.lr_factors):
+            state["lr_factors"] = np.array(self.lr_factors)
+        if any(decay is not None for decay in self.weight_decays):
+            state["weight_decays"] = np.array(self.weight_decays, np.float64)  # None becomes nan
+        return state
 
     def _filled_slots(self) -> dict[str, list[Array]]:
         """The slots in use, made when first needed: until then parameters may be cast or moved."""
@@ -140,6 +184,42 @@ def tensors(params: Iterable[Tensor], where: str) -> list[Tensor]:
                 f"{where}: params[{i}] is a {type(p).__name__}, not a Tensor; give model.parameters()"
             )
     return result
+
+
+def ungrouped(params: Params, where: str) -> tuple[list[Tensor], list[float], list[float | None]]:
+    """Parameters, or groups of them, as three lists of equal length: Tensors, lr factors, weight decays.
+
+    A weight decay is None where the group gives none.
+    """
+    if isinstance(params, Mapping):
+        raise TypeError(f"{where}: params is a single group; give a list of them, [group]")
+    given = params if isinstance(params, Tensor) else list(params)
+    if isinstance(given, Tensor) or not any(isinstance(each, Mapping) for each in given):
+        plain = trainable(cast("Iterable[Tensor]", given), where)
+        return plain, [1.0] * len(plain), [None] * len(plain)
+    flat: list[Tensor] = []
+    factors: list[float] = []
+    decays: list[float | None] = []
+    for i, each in enumerate(given):
+        here = f"{where}: group {i}"
+        group = checked_group(each, here)
+        inside, decay = tensors(group["params"], here), group.get("weight_decay")
+        flat += inside
+        factors += [number(here, "lr_factor", group.get("lr_factor", 1.0))] * len(inside)
+        decays += [None if decay is None else number(here, "weight_decay", decay)] * len(inside)
+    return trainable(flat, where), factors, decays
+
+
+def checked_group(group: Any, where: str) -> Mapping[str, Any]:
+    """`group`.  TypeError unless it is a dict; ValueError unless it has "params" and no unknown key."""
+    if not isinstance(group, Mapping):
+        raise TypeError(f"{where} is a {type(group).__name__}; give dicts alone, or Tensors alone")
+    unknown = [key for key in group if key not in GROUP_KEYS]
+    if unknown or "params" not in group:
+        what = f"has the unknown {', '.join(map(repr, unknown))}" if unknown else "lacks 'params'"
+        cure = "; give lr_factor = its lr / the optimiser's lr" if "lr" in unknown else ""
+        raise ValueError(f"{where} {what}; the keys of a group are {', '.join(GROUP_KEYS)}{cure}")
+    return group
 
 
 def trainable(params: Iterable[Tensor], where: str) -> list[Tensor]:

@@ -1,11 +1,8 @@
 """RMSprop in TensorFlow's form, which trained the Inception papers; the class says where PyTorch differs."""
 
-from collections.abc import Iterable
-
 from minidl import backend
-from minidl.autograd import Tensor
 from minidl.backend import Array
-from minidl.optim.optimizer import Optimizer, number
+from minidl.optim.optimizer import Optimizer, Params, number
 
 
 class RMSprop(Optimizer):
@@ -26,31 +23,32 @@ class RMSprop(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Params,
         lr: float,
         decay: float = 0.9,
         momentum: float = 0.0,
         eps: float = 1e-10,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, lr)
+        super().__init__(params, lr, weight_decay)
         self.decay = number("RMSprop", "decay", decay, below=1.0)
         self.momentum = number("RMSprop", "momentum", momentum)
         self.eps = number("RMSprop", "eps", eps)
-        self.weight_decay = number("RMSprop", "weight_decay", weight_decay)
 
     def slots(self) -> dict[str, float]:
         return {"mean_square": 1.0} | ({"velocity": 0.0} if self.momentum else {})
 
-    def update(self, p: Array, g: Array, slots: dict[str, Array], step: int) -> None:
+    def update(
+        self, p: Array, g: Array, slots: dict[str, Array], step: int, *, lr: float, weight_decay: float
+    ) -> None:
         backend.of(p).rmsprop_update(
             p,
             g,
             slots["mean_square"],
             slots.get("velocity"),
-            lr=self.lr,
+            lr=lr,
             decay=self.decay,
             momentum=self.momentum,
             eps=self.eps,
-            weight_decay=self.weight_decay,
+            weight_decay=weight_decay,
         )

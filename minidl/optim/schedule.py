@@ -6,12 +6,14 @@ due, after each epoch or after each step of the optimiser; `Model.fit` looks at 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from minidl.optim.optimizer import Optimizer, State, check_keys, check_kind, number, read_number
 
 Per = Literal["epoch", "step"]
+Shape = Literal["line", "constant"]
 
 
 class Schedule(ABC):
@@ -40,6 +42,10 @@ class Schedule(ABC):
     @abstractmethod
     def lr_at(self, count: int) -> float:
         """The learning rate after `count` steps."""
+
+    def reason(self) -> str:
+        """Why the learning rate is what it is, in a few words."""
+        return f"{self.name}, after {_counted(self.count, self.per)}"
 
     def step(self) -> None:
         """Count one epoch or one step of the optimiser, and set the learning rate of the next."""
@@ -82,6 +88,37 @@ class StepLR(Schedule):
     def lr_at(self, count: int) -> float:
         return self.base_lr * self.gamma ** (count // self.step_size)
 
+    def reason(self) -> str:
+        return f"{self.gamma:g} ** {self.count // self.step_size}: after {_counted(self.count, self.per)}"
+
+
+class MultiStepLR(Schedule):
+    """lr = base_lr * gamma ** (how many milestones are <= count): a drop at each milestone.
+
+    He et al. 2015, arXiv:1512.03385, section 4.2: milestones (32000, 48000), per="step".
+    ValueError unless the milestones are whole numbers of at least 1, each above the one before.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1, *, per: Per = "epoch"
+    ) -> None:
+        self.milestones = [_whole("MultiStepLR", f"milestones[{i}]", m) for i, m in enumerate(milestones)]
+        if not self.milestones or self.milestones != sorted(set(self.milestones)):
+            raise ValueError(
+                f"MultiStepLR: milestones is {list(milestones)}, it must have at least one number, each "
+                "above the one before"
+            )
+        self.gamma = number("MultiStepLR", "gamma", gamma)
+        super().__init__(optimizer, per)
+
+    def lr_at(self, count: int) -> float:
+        return self.base_lr * self.gamma ** bisect_right(self.milestones, count)
+
+    def reason(self) -> str:
+        passed = bisect_right(self.milestones, self.count)
+        then = f"next at {self.per} {self.milestones[passed]}" if self.milestones[passed:] else "none to come"
+        return f"{passed} of {len(self.milestones)} milestones passed, {then}"
+
 
 class ExponentialLR(Schedule):
     """lr = base_lr * gamma ** (count // step_size), or without staircase gamma ** (count / step_size).
@@ -104,8 +141,14 @@ class ExponentialLR(Schedule):
         super().__init__(optimizer, per)
 
     def lr_at(self, count: int) -> float:
-        exponent = count // self.step_size if self.staircase else count / self.step_size
-        return self.base_lr * self.gamma**exponent
+        return self.base_lr * self.gamma ** self._exponent(count)
+
+    def reason(self) -> str:
+        exponent = self._exponent(self.count)
+        return f"{self.gamma:g} ** {exponent:g}: after {_counted(self.count, self.per)}"
+
+    def _exponent(self, count: int) -> float:
+        return count // self.step_size if self.staircase else count / self.step_size
 
 
 class CosineLR(Schedule):
@@ -124,6 +167,14 @@ class CosineLR(Schedule):
 
     def lr_at(self, count: int) -> float:
         return _cosine(self.base_lr, self.min_lr, min(count / self.total_steps, 1.0))
+
+    def reason(self) -> str:
+        if self.count >= self.total_steps:
+            return f"cosine: done after {_counted(self.total_steps, self.per)}"
+        return (
+            f"cosine: {self.per} {self.count} of {self.total_steps}, from {self.base_lr:g} down to "
+            f"{self.min_lr:g}"
+        )
 
 
 class OneCycleLR(Schedule):
@@ -159,15 +210,27 @@ class OneCycleLR(Schedule):
         done = min((count - warmup) / (self.total_steps - warmup), 1.0)
         return _cosine(self.max_lr, self.max_lr * self.end_factor, done)
 
+    def reason(self) -> str:
+        if self.count >= self.total_steps:
+            return f"one cycle: done after {_counted(self.total_steps, self.per)}"
+        warmup = self.warmup_fraction * self.total_steps
+        way = "rising" if self.count < warmup else "falling"
+        return (
+            f"one cycle: {way}, {self.per} {self.count} of {self.total_steps}, highest {self.max_lr:g} at "
+            f"{self.per} {warmup:g}"
+        )
+
 
 class Warmup(Schedule):
     """A straight line up to the full learning rate in `steps`, then the schedule `after`, counted from there.
 
     lr = full * (start_factor + (1 - start_factor) * count / steps), full being what `after` begins with, or
     base_lr without one. With the default start_factor the first step has learning rate 0; with per="epoch"
-    that would be a whole epoch, so give a start_factor there. Make `after` for the same optimiser and the
-    same `per`, and step the Warmup alone.  ValueError when they differ.
-    Goyal et al. 2017, arXiv:1706.02677, section 2.2.
+    that would be a whole epoch, so give a start_factor there. With shape="constant" lr = full * start_factor
+    during all of `steps`. Make `after` for the same optimiser and the same `per`, and step the Warmup alone.
+    ValueError when they differ, for another shape, or for a constant of 0.
+    Goyal et al. 2017, arXiv:1706.02677, section 2.2, gradual and constant warmup. The latter is from He et
+    al. 2015, arXiv:1512.03385, section 4.2: 110 layers at 0.1, after about 400 steps at start_factor 0.1.
     """
 
     def __init__(
@@ -177,8 +240,11 @@ class Warmup(Schedule):
         after: Schedule | None = None,
         start_factor: float = 0.0,
         *,
+        shape: Shape = "line",
         per: Per = "step",
     ) -> None:
+        if shape not in ("line", "constant"):
+            raise ValueError(f'Warmup: shape is {shape!r}, it must be "line" or "constant"')
         if after is not None and after.optimizer is not optimizer:
             raise ValueError(f"Warmup: after={after.name} was made for another optimiser")
         if after is not None and after.per != per:
@@ -188,14 +254,27 @@ class Warmup(Schedule):
             )
         self.steps = _whole("Warmup", "steps", steps)
         self.after = after
+        self.shape = shape
         self.start_factor = number("Warmup", "start_factor", start_factor)
+        if shape == "constant" and not start_factor:
+            raise ValueError(
+                'Warmup: start_factor is 0, so that nothing is learned in a warm-up of shape="constant"; '
+                "give one above 0"
+            )
         super().__init__(optimizer, per)
 
     def lr_at(self, count: int) -> float:
         if count >= self.steps:
             return self.after.lr_at(count - self.steps) if self.after else self.base_lr
         full = self.after.lr_at(0) if self.after else self.base_lr
+        if self.shape == "constant":
+            return full * self.start_factor
         return full * (self.start_factor + (1.0 - self.start_factor) * count / self.steps)
+
+    def reason(self) -> str:
+        if self.count < self.steps:
+            return f"warm-up: {self.per} {self.count} of {self.steps}"
+        return self.after.reason() if self.after else f"constant after {_counted(self.steps, self.per)}"
 
     def state_dict(self) -> State:
         after = self.after.state_dict() if self.after else {}
@@ -219,6 +298,11 @@ def _whole(where: str, name: str, value: int) -> int:
     if int(value) != value or value < 1:
         raise ValueError(f"{where}: {name} is {value}, it must be a whole number of at least 1")
     return int(value)
+
+
+def _counted(count: int, per: Per) -> str:
+    """ "1 step", "3 epochs"."""
+    return f"{count} {per}{'' if count == 1 else 's'}"
 
 
 def _cosine(start: float, end: float, done: float) -> float:

@@ -1,11 +1,8 @@
 """Stochastic gradient descent, with momentum in PyTorch's form: the learning rate is not in the velocity."""
 
-from collections.abc import Iterable
-
 from minidl import backend
-from minidl.autograd import Tensor
 from minidl.backend import Array
-from minidl.optim.optimizer import Optimizer, number
+from minidl.optim.optimizer import Optimizer, Params, number
 
 
 class SGD(Optimizer):
@@ -24,15 +21,14 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Params,
         lr: float,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
-        super().__init__(params, lr)
+        super().__init__(params, lr, weight_decay)
         self.momentum = number("SGD", "momentum", momentum)
-        self.weight_decay = number("SGD", "weight_decay", weight_decay)
         self.nesterov = bool(nesterov)
         if nesterov and not momentum:
             raise ValueError("SGD: nesterov=True needs a momentum above 0")
@@ -40,13 +36,15 @@ class SGD(Optimizer):
     def slots(self) -> dict[str, float]:
         return {"velocity": 0.0} if self.momentum else {}
 
-    def update(self, p: Array, g: Array, slots: dict[str, Array], step: int) -> None:
+    def update(
+        self, p: Array, g: Array, slots: dict[str, Array], step: int, *, lr: float, weight_decay: float
+    ) -> None:
         backend.of(p).sgd_update(
             p,
             g,
             slots.get("velocity"),
-            lr=self.lr,
+            lr=lr,
             momentum=self.momentum,
-            weight_decay=self.weight_decay,
+            weight_decay=weight_decay,
             nesterov=self.nesterov,
         )

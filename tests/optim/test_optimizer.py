@@ -8,7 +8,7 @@ import pytest
 from minidl.autograd import Tensor
 from minidl.backend.cpu import update
 from minidl.errors import CheckpointError, DTypeError, ShapeError
-from minidl.optim import SGD, Adam, AdamW, RMSprop
+from minidl.optim import SGD, Adam, AdamW, CosineLR, RMSprop
 
 KINDS = {
     "sgd": partial(SGD, lr=0.1, weight_decay=0.01),
@@ -268,3 +268,127 @@ def test_parameters_that_cannot_be_trained_are_refused(make_parameters):
         SGD([p, Tensor(q.data)], lr=0.1)
     with pytest.raises(ValueError, match=r"SGD: params\[2\] and params\[0\] are the same Tensor"):
         SGD([p, q, p], lr=0.1)
+
+
+GROUPED = {
+    "sgd": lambda params, **o: SGD(params, **o, momentum=0.9, nesterov=True),
+    "adam": lambda params, **o: Adam(params, **o),
+    "adamw": lambda params, **o: AdamW(params, **o),
+    "rmsprop": lambda params, **o: RMSprop(params, **o, momentum=0.9, eps=1.0),
+}
+every_grouped = pytest.mark.parametrize("make", GROUPED.values(), ids=GROUPED.keys())
+
+
+def in_groups(params):
+    return [{"params": params[:2]}, {"params": params[2:], "lr_factor": 2.0, "weight_decay": 0.0}]
+
+
+@every_grouped
+@pytest.mark.parametrize("schedule", [None, CosineLR], ids=["constant", "scheduled"])
+def test_groups_are_trained_like_separate_optimisers(make, schedule, make_parameters, give_gradients):
+    together, apart = make_parameters(), make_parameters()
+    optimizer = make(in_groups(together), lr=0.01, weight_decay=0.1)
+    assert [id(p) for p in optimizer.params] == [id(p) for p in together]
+    others = make(apart[:2], lr=0.01, weight_decay=0.1), make(apart[2:], lr=0.02, weight_decay=0.0)
+    schedules = [schedule(each, 10) for each in (optimizer, *others)] if schedule else []
+    for t in range(4):
+        give_gradients(together, t)
+        give_gradients(apart, t)
+        for each in (optimizer, *others, *schedules):
+            each.step()
+    assert optimizer.lr == others[0].lr == others[1].lr / 2
+    assert_same_bits(values(together), values(apart))
+
+
+@every_grouped
+def test_a_group_without_a_weight_decay_follows_the_optimisers(make, make_parameters, give_gradients):
+    grouped, plain = make_parameters(), make_parameters()
+    optimizers = make([{"params": iter(grouped)}], lr=0.01), make(plain, lr=0.01)
+    for optimizer in optimizers:
+        optimizer.weight_decay = 0.3
+        give_gradients(optimizer.params, 0)
+        optimizer.step()
+    assert list(optimizers[0].state_dict()) == list(optimizers[1].state_dict())
+    assert_same_bits(values(grouped), values(plain))
+
+
+@every_grouped
+def test_groups_continue_from_their_state(make, make_parameters, give_gradients):
+    params = make_parameters()
+    optimizer = make(in_groups(params), lr=0.01, weight_decay=0.1)
+    give_gradients(params, 0)
+    optimizer.step()
+    copies = [Tensor(value, requires_grad=True) for value in values(params)]
+    resumed = make(in_groups(copies), lr=0.5, weight_decay=0.7)
+    state = optimizer.state_dict()
+    resumed.load_state_dict(state)
+    for each in (optimizer, resumed):
+        give_gradients(each.params, 1)
+        each.step()
+    assert_same_bits(values(params), values(copies))
+    assert state["lr_factors"].tolist() == [1, 1, 2]
+    np.testing.assert_array_equal(state["weight_decays"], [np.nan, np.nan, 0])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ({}, {"lr_factor": 2.0}, r"lacks 'lr_factors'; was it made for other parameters or options"),
+        ({"lr_factor": 2.0}, {}, r"has the unknown 'lr_factors'"),
+        (
+            {"lr_factor": 2.0},
+            {"lr_factor": 3.0},
+            r"'lr_factors' differ; was the state made with other",
+        ),
+        ({}, {"weight_decay": 0.0}, r"lacks 'weight_decays'"),
+        ({"weight_decay": 0.0}, {}, r"has the unknown 'weight_decays'"),
+        ({"weight_decay": 0.0}, {"weight_decay": 0.1}, r"'weight_decays' differ; was the state made with"),
+    ],
+)
+def test_a_state_of_other_groups_is_refused_and_changes_nothing(make_parameters, first, second, message):
+    def make(options, lr):
+        p, *rest = make_parameters()
+        return SGD([{"params": rest}, {"params": [p], **options}], lr)
+
+    optimizer = make(second, 0.5)
+    with pytest.raises(CheckpointError, match=f"SGD.load_state_dict: .*{message}"):
+        optimizer.load_state_dict(make(first, 0.1).state_dict())
+    assert optimizer.lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("groups", "error", "message"),
+    [
+        (
+            lambda p, q: [{"params": [p], "lr": 0.2}, {"params": [q]}],
+            ValueError,
+            r"SGD: group 0 has the unknown 'lr'; the keys of a group are params, lr_factor, weight_decay; "
+            r"give lr_factor = its lr / the optimiser's lr",
+        ),
+        (
+            lambda p, q: [{"params": [p], "momentum": 0.2}],
+            ValueError,
+            r"group 0 has the unknown 'momentum'; the keys of a group are params, lr_factor, weight_decay$",
+        ),
+        (lambda p, q: [{"params": [p]}, {"lr_factor": 2.0}], ValueError, r"SGD: group 1 lacks 'params'"),
+        (lambda p, q: [{"params": [p]}, q], TypeError, r"SGD: group 1 is a Tensor; give dicts alone"),
+        (lambda p, q: {"params": [p, q]}, TypeError, r"SGD: params is a single group; give a list of them"),
+        (lambda p, q: [{"params": p}], TypeError, r"SGD: group 0: params is a single Tensor"),
+        (lambda p, q: [{"params": [p, q.data]}], TypeError, r"SGD: group 0: params\[1\] is a ndarray"),
+        (lambda p, q: [{"params": []}, {"params": ()}], ValueError, r"SGD: params is empty"),
+        (lambda p, q: [{"params": [p, q]}, {"params": [p]}], ValueError, r"params\[2\] and params\[0\] are"),
+        (
+            lambda p, q: [{"params": [p], "lr_factor": -1.0}],
+            ValueError,
+            r"SGD: group 0: lr_factor is -1.0, it must lie in 0 <= lr_factor < inf",
+        ),
+        (
+            lambda p, q: [{"params": [p], "weight_decay": np.nan}],
+            ValueError,
+            r"SGD: group 0: weight_decay is nan, it must lie in 0 <= weight_decay < inf",
+        ),
+    ],
+)
+def test_bad_groups_are_refused(make_parameters, groups, error, message):
+    with pytest.raises(error, match=message):
+        SGD(groups(*make_parameters(shapes=[(2,), (3,)])), lr=0.1)

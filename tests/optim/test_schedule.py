@@ -8,7 +8,7 @@ import pytest
 
 from minidl.autograd import Tensor
 from minidl.errors import CheckpointError
-from minidl.optim import SGD, CosineLR, ExponentialLR, OneCycleLR, StepLR, Warmup
+from minidl.optim import SGD, CosineLR, ExponentialLR, MultiStepLR, OneCycleLR, Schedule, StepLR, Warmup
 
 
 @pytest.fixture
@@ -28,6 +28,11 @@ def course(schedule, steps):
 
 def test_step_drops_by_gamma(optimizer):
     assert course(StepLR(optimizer, 2, gamma=0.5), 6) == [0.4, 0.4, 0.2, 0.2, 0.1, 0.1, 0.05]
+
+
+def test_multi_step_drops_at_each_milestone(optimizer):
+    rates = course(MultiStepLR(optimizer, (1, 4), gamma=0.5), 5)
+    assert rates == [0.4, 0.2, 0.2, 0.2, 0.1, 0.1]
 
 
 def test_exponential_is_a_staircase_of_094_every_two_epochs(optimizer):
@@ -72,6 +77,17 @@ def test_warm_up_from_a_factor(optimizer):
     assert course(Warmup(optimizer, 2, start_factor=0.5), 3) == pytest.approx([0.2, 0.3, 0.4, 0.4], rel=1e-15)
 
 
+def test_a_constant_warm_up_jumps_to_the_full_rate(optimizer):
+    rates = course(Warmup(optimizer, 3, start_factor=0.25, shape="constant"), 5)
+    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.4, 0.4, 0.4], rel=1e-15)
+
+
+def test_a_constant_warm_up_takes_its_part_of_what_comes_after(optimizer):
+    after = OneCycleLR(optimizer, 1.0, 4, warmup_fraction=0.5, start_factor=0.2, end_factor=0.1)
+    rates = course(Warmup(optimizer, 2, after, 0.5, shape="constant"), 6)
+    assert rates == pytest.approx([0.1, 0.1, 0.2, 0.6, 1.0, 0.55, 0.1], rel=1e-15)
+
+
 def test_warm_up_hands_over_to_a_schedule_that_starts_there(optimizer):
     after = StepLR(optimizer, 2, gamma=0.5, per="step")
     rates = course(Warmup(optimizer, 2, after), 6)
@@ -85,10 +101,12 @@ def without(state, *keys):
 
 MAKERS = {
     "step": lambda o: StepLR(o, 2),
+    "multi-step": lambda o: MultiStepLR(o, [3, 5]),
     "exponential": lambda o: ExponentialLR(o),
     "cosine": lambda o: CosineLR(o, 9, min_lr=0.01),
     "one cycle": lambda o: OneCycleLR(o, 1.0, 9),
     "warm-up": lambda o: Warmup(o, 3),
+    "constant warm-up": lambda o: Warmup(o, 5, start_factor=0.1, shape="constant"),
     "warm-up and cosine": lambda o: Warmup(o, 3, CosineLR(o, 6)),
 }
 every_schedule = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
@@ -108,7 +126,7 @@ def test_a_resumed_schedule_continues_exactly_whatever_the_rate_was(make, optimi
 @every_schedule
 def test_per_is_epoch_for_stairs_and_step_for_curves(make, optimizer):
     schedule = make(optimizer)
-    assert schedule.per == ("epoch" if isinstance(schedule, (StepLR, ExponentialLR)) else "step")
+    assert schedule.per == ("epoch" if isinstance(schedule, (StepLR, MultiStepLR, ExponentialLR)) else "step")
 
 
 def test_per_can_be_chosen(optimizer):
@@ -147,12 +165,35 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(optimizer, spo
         (lambda o: StepLR(o, 0), "StepLR: step_size is 0, it must be a whole number of at least 1"),
         (lambda o: StepLR(o, 2.5), "StepLR: step_size is 2.5"),
         (lambda o: StepLR(o, 2, gamma=-1.0), "StepLR: gamma is -1.0"),
+        (
+            lambda o: MultiStepLR(o, [5, 2.5]),
+            r"MultiStepLR: milestones\[1\] is 2.5, it must be a whole number",
+        ),
+        (
+            lambda o: MultiStepLR(o, [0]),
+            r"MultiStepLR: milestones\[0\] is 0, it must be a whole number of at",
+        ),
+        (
+            lambda o: MultiStepLR(o, []),
+            r"milestones is \[\], it must have at least one number, each above the",
+        ),
+        (lambda o: MultiStepLR(o, (5, 5)), r"MultiStepLR: milestones is \[5, 5\], it must have"),
+        (lambda o: MultiStepLR(o, [7, 5]), r"MultiStepLR: milestones is \[7, 5\], it must have"),
+        (lambda o: MultiStepLR(o, [5], gamma=-1.0), "MultiStepLR: gamma is -1.0"),
         (lambda o: ExponentialLR(o, step_size=0), "ExponentialLR: step_size is 0"),
         (lambda o: CosineLR(o, -3), "CosineLR: total_steps is -3"),
         (lambda o: CosineLR(o, 3, min_lr=-0.1), "CosineLR: min_lr is -0.1"),
         (lambda o: OneCycleLR(o, -1.0, 10), "OneCycleLR: max_lr is -1.0"),
         (lambda o: OneCycleLR(o, 1.0, 10, warmup_fraction=1.0), "OneCycleLR: warmup_fraction is 1.0, it"),
         (lambda o: Warmup(o, 0), "Warmup: steps is 0"),
+        (
+            lambda o: Warmup(o, 3, shape="steep"),
+            'Warmup: shape is \'steep\', it must be "line" or "constant"',
+        ),
+        (
+            lambda o: Warmup(o, 3, shape="constant"),
+            'start_factor is 0, .* shape="constant"; give one above 0',
+        ),
         (lambda o: Warmup(o, 3, StepLR(o, 2)), 'Warmup: it counts per="step" but after=StepLR per="epoch"'),
         (
             lambda o: Warmup(o, 3, CosineLR(SGD(o.params, lr=1), 2)),
@@ -163,3 +204,33 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(optimizer, spo
 def test_bad_arguments_are_refused(optimizer, make, message):
     with pytest.raises(ValueError, match=message):
         make(optimizer)
+
+
+@pytest.mark.parametrize(
+    ("make", "count", "reason"),
+    [
+        (lambda o: StepLR(o, 2), 6, "0.1 ** 3: after 6 epochs"),
+        (lambda o: MultiStepLR(o, [2, 4, 6], per="step"), 4, "2 of 3 milestones passed, next at step 6"),
+        (lambda o: MultiStepLR(o, [2, 4]), 4, "2 of 2 milestones passed, none to come"),
+        (lambda o: ExponentialLR(o), 6, "0.94 ** 3: after 6 epochs"),
+        (lambda o: ExponentialLR(o, staircase=False), 1, "0.94 ** 0.5: after 1 epoch"),
+        (lambda o: CosineLR(o, 8, 0.1), 3, "cosine: step 3 of 8, from 0.4 down to 0.1"),
+        (lambda o: CosineLR(o, 8, per="epoch"), 9, "cosine: done after 8 epochs"),
+        (lambda o: OneCycleLR(o, 1e-3, 10), 2, "one cycle: rising, step 2 of 10, highest 0.001 at step 3"),
+        (lambda o: OneCycleLR(o, 1e-3, 10), 3, "one cycle: falling, step 3 of 10, highest 0.001 at step 3"),
+        (lambda o: OneCycleLR(o, 1e-3, 10), 10, "one cycle: done after 10 steps"),
+        (lambda o: Warmup(o, 4), 3, "warm-up: step 3 of 4"),
+        (lambda o: Warmup(o, 4), 4, "constant after 4 steps"),
+        (lambda o: Warmup(o, 4, CosineLR(o, 9)), 5, "cosine: step 1 of 9, from 0.4 down to 0"),
+        (lambda o: Own(o, "epoch"), 2, "Own, after 2 epochs"),
+    ],
+)
+def test_every_schedule_says_why_the_rate_is_what_it_is(optimizer, make, count, reason):
+    schedule = make(optimizer)
+    course(schedule, count)
+    assert schedule.reason() == reason
+
+
+class Own(Schedule):
+    def lr_at(self, count):
+        return self.base_lr / (1 + count)
