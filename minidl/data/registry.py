@@ -1,21 +1,27 @@
 """Data sets by name, as the command line asks for them."""
 
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from minidl.data import fetch, sources
-from minidl.data.cifar import cifar10
+from minidl.data.cifar import cifar10, cifar100
 from minidl.data.dataset import Dataset
 from minidl.data.digits import digits
+from minidl.data.folder import image_folder
 from minidl.data.mnist import mnist
+from minidl.data.svhn import svhn
 from minidl.data.synthetic import synthetic
 from minidl.errors import DataError
 
 _LOADERS: dict[str, Callable[..., Dataset]] = {
     "cifar10": cifar10,
+    "cifar100": cifar100,
     "digits": digits,
     "mnist": mnist,
+    "svhn": svhn,
     "synthetic": synthetic,
 }
 
@@ -25,15 +31,29 @@ def names() -> list[str]:
     return list(_LOADERS)
 
 
-def load(name: str, root: str | os.PathLike[str] | None = None, download: bool = True) -> Dataset:
-    """The data set of that name.  DataError listing the names if there is none, or as its loader says."""
-    return _loader(name)(root=root, download=download)
+def load(
+    name: str, root: str | os.PathLike[str] | None = None, download: bool = True, **options: Any
+) -> Dataset:
+    """The data set of that name, in the folder of that path (`image_folder`), or in a .mat file (`svhn`).
+
+    options: the loader's own, such as size=256 for a folder. DataError listing the names if there is none,
+    for an option that the loader does not take, or as its loader says.
+    """
+    if name.endswith(".mat"):
+        return svhn(path=name)
+    folder = name not in _LOADERS and (os.sep in name or os.path.isdir(name))
+    loader: Callable[..., Dataset] = image_folder if folder else _loader(name)
+    unknown = [option for option in options if option not in inspect.signature(loader).parameters]
+    if unknown:
+        raise DataError(f"{name}: there is no option {unknown[0]!r} for this data set")
+    return image_folder(name, **options) if folder else loader(root=root, download=download, **options)
 
 
 def verify(name: str, root: str | os.PathLike[str] | None = None) -> list[Path]:
     """Check the files of a data set against their official sizes and MD5s, and return their paths.
 
-    A data set that needs no files has none. DataError naming the first file that is missing or wrong.
+    A data set that needs no files has none. A file without a published checksum is checked by its size alone.
+    DataError naming the first file that is missing or wrong.
     """
     _loader(name)
     source = sources.SOURCES.get(name)
@@ -61,5 +81,8 @@ def download(name: str, root: str | os.PathLike[str] | None = None) -> list[Path
 
 def _loader(name: str) -> Callable[..., Dataset]:
     if name not in _LOADERS:
-        raise DataError(f"there is no data set {name!r}; the data sets are {', '.join(_LOADERS)}")
+        raise DataError(
+            f"there is no data set {name!r}; the data sets are {', '.join(_LOADERS)}; or "
+            "give the path of a folder of images"
+        )
     return _LOADERS[name]

@@ -2,13 +2,16 @@
 
 import gzip
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minidl.data import mnist
+from minidl.data.mnist import _idx
 from minidl.errors import DataError
+from tests.fuzzing import check_reader
 
 
 def test_idx_files_become_images_with_a_channel(mnist_root, mnist_arrays):
@@ -56,14 +59,65 @@ def test_missing_files_without_download_lists_every_address(mnist_root):
         (gzip.compress(bytes(100))[:-9], "is no gzip file, or not a whole one"),
         (gzip.compress(b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0"), "is no idx file of unsigned bytes; .* 00000d01"),
         (gzip.compress(b"\0\0\x08\x03\0\0"), "is no idx file of unsigned bytes"),
+        (gzip.compress(b"\0\0\x08"), "is no idx file of unsigned bytes; it begins with 000008"),
         (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcd"), r"its header announces 5 bytes, \(5,\), but 4 follow"),
+        (
+            gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcdef"),
+            r"its header announces 5 bytes, \(5,\), but more follow",
+        ),
+        (
+            gzip.compress(b"\0\0\x08\x02\0\0\0\x05\0\0\0\x01abcde"),
+            r"its header announces an array \(5, 1\), expected 1 axes and 1 to",
+        ),
+        (
+            gzip.compress(b"\0\0\x08\x01\0\0\0\0"),
+            r"its header announces an array \(0,\), expected 1 axes and 1 to",
+        ),
+        (
+            gzip.compress(b"\0\0\x08\x01\xff\xff\xff\xff" + bytes(10**6)),
+            r"its header announces an array \(4294967295,\), expected 1 axes and 1 to 47,040,000 bytes",
+        ),
     ],
-    ids=["no gzip", "cut", "not of bytes", "no sizes", "too short"],
+    ids=[
+        "no gzip",
+        "cut",
+        "not of bytes",
+        "no sizes",
+        "three bytes",
+        "too short",
+        "too long",
+        "axes",
+        "empty",
+        "huge",
+    ],
 )
 def test_file_in_another_format_is_named(install, mnist_files, content, text):
     root = install("mnist", mnist_files | {"t10k-labels-idx1-ubyte.gz": content})
     with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz: " + text):
         mnist(root)
+
+
+def test_bytes_behind_the_array_are_not_decompressed(install, mnist_files):
+    bomb = gzip.compress(b"\0\0\x08\x01\0\0\0\x04" + bytes(200 << 20), compresslevel=1)
+    root = install("mnist", mnist_files | {"t10k-labels-idx1-ubyte.gz": bomb})
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"announces 4 bytes, \(4,\), but more follow"):
+            mnist(root)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("index", "axes"), [(0, 3), (1, 1)])
+def test_damaged_idx_files_are_read_or_refused(mnist_files, index, axes):
+    data = list(mnist_files.values())[index]
+    assert check_reader(lambda data: _idx(data, "x.gz", axes), data) > 0
+
+
+def test_damaged_arrays_in_whole_gzip_files_are_read_or_refused(mnist_files):
+    data = gzip.decompress(next(iter(mnist_files.values())))
+    assert check_reader(lambda data: _idx(gzip.compress(data, 1), "x.gz", 3), data) > 0
 
 
 @pytest.mark.skipif(
