@@ -12,19 +12,23 @@ from typing import Any
 
 import numpy as np
 
+from minidl.data.rows import Rows, as_images, in_memory, take
 from minidl.errors import DataError, ShapeError
 
 
 class Split:
     """Images with their class numbers.  images (N, H, W, C) uint8 or float32, labels (N,) int64
 
-    uint8 images hold 0..255; floats of another width become float32. ShapeError unless images have four axes,
-    none of length zero, and labels one entry per image. DataError for no images at all, images or labels of
-    another type, or a label outside 0..num_classes-1 (when `num_classes` is given; below 0 always).
+    uint8 images hold 0..255; floats of another width become float32. Images may be more than memory holds: an
+    array that is mapped from a file (np.memmap) stays one, as does an object with shape, dtype, len(),
+    images[i], images[a:b] and take(indices, axis=0), and each image is read, and made float32, when it is
+    asked for. ShapeError unless images have four axes, none of length zero, and labels one entry per image.
+    DataError for no images at all, images or labels of another type, or a label outside 0..num_classes-1
+    (when `num_classes` is given; below 0 always).
     """
 
     def __init__(self, images: Any, labels: Any, *, num_classes: int | None = None) -> None:
-        self.images: np.ndarray = _check_images(np.asarray(images))
+        self.images: Any = _check_images(as_images(images))  # an array, or what is read like one
         self.labels: np.ndarray = _check_labels(np.asarray(labels), len(self.images))
         if num_classes is not None or self.labels.min() < 0:
             _check_range(self.labels, num_classes)
@@ -43,7 +47,7 @@ class Split:
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Copies of the images and labels at `indices`.  (M,) -> (M, H, W, C), (M,)"""
-        return self.images.take(indices, axis=0), self.labels.take(indices)
+        return take(self.images, indices), self.labels.take(indices)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +83,18 @@ class Dataset:
         return h, w, c
 
 
-def _check_images(images: np.ndarray) -> np.ndarray:
-    if images.ndim > 0 and len(images) == 0:
+def _check_images(images: Any) -> Any:
+    axes = len(images.shape)
+    if axes > 0 and images.shape[0] == 0:
         raise DataError(f"images: shape {images.shape} holds no images; at least one is needed")
-    if images.ndim != 4 or 0 in images.shape:
-        cure = "; for grey images pass images[..., None]" if images.ndim == 3 else ""
+    if axes != 4 or 0 in images.shape:
+        cure = "; for grey images pass images[..., None]" if axes == 3 else ""
         raise ShapeError(f"images: shape is {images.shape}, expected (N, H, W, C), none of length 0{cure}")
     if np.issubdtype(images.dtype, np.floating):
-        return images.astype(np.float32, copy=False)
+        if images.dtype == np.float32:
+            return images
+        whole = in_memory(images)
+        return images.astype(np.float32) if whole else Rows(images, np.arange(len(images)), np.float32)
     if images.dtype != np.uint8:
         raise DataError(
             f"images: dtype is {images.dtype}, expected uint8 (0..255) or float32; convert with "

@@ -30,6 +30,50 @@ def test_take_copies():
     assert not np.shares_memory(images, IMAGES)
 
 
+def test_an_array_in_a_file_stays_there(tmp_path):
+    np.save(tmp_path / "images.npy", IMAGES)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    split = Split(mapped, LABELS)
+    assert split.images is mapped
+    images, labels = split.take(np.array([2, 0]))
+    assert type(images) is np.ndarray
+    assert np.array_equal(images, IMAGES[[2, 0]])
+    assert labels.tolist() == [1, 0]
+    assert np.shares_memory(split[1][0], mapped)
+    assert isinstance(Split(split.images[:2], LABELS[:2]).images, np.memmap)
+    assert Dataset("three", "abc", split, split).image_shape == (4, 5, 2)
+
+
+def test_any_array_like_may_hold_the_images():
+    class Squares:
+        """Grey squares, each of the shade of its number, which are made when they are asked for."""
+
+        shape, dtype = (3, 4, 5, 1), np.dtype(np.uint8)
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return self.take(np.arange(3)[index])
+
+        def take(self, indices, axis=0):
+            return np.broadcast_to(
+                np.asarray(indices, np.uint8)[..., None, None, None], (*indices.shape, 4, 5, 1)
+            )
+
+    images = Squares()
+    split = Split(images, LABELS)
+    assert split.images is images
+    assert split.take(np.array([2, 1]))[0][:, 0, 0, 0].tolist() == [2, 1]
+    assert repr(split) == "Split(3 images of 4x5x1 uint8)"
+    images.shape = (3, 4, 5)
+    with pytest.raises(ShapeError, match=r"shape is \(3, 4, 5\), expected \(N, H, W, C\)"):
+        Split(images, LABELS)
+    images.shape, images.dtype = (3, 4, 5, 1), np.dtype(np.int32)
+    with pytest.raises(DataError, match="dtype is int32, expected uint8"):
+        Split(images, LABELS)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_float_images_become_float32(dtype):
     assert Split(IMAGES.astype(dtype), LABELS).images.dtype == np.float32

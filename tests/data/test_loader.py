@@ -82,20 +82,78 @@ def test_shuffle_is_a_new_permutation_each_epoch_that_follows_from_the_seed():
 
 
 @pytest.mark.parametrize("prefetch", [1, 2, 50])
+@pytest.mark.parametrize("workers", [1, 2, 5, 60])
 @pytest.mark.parametrize("source", ["arrays", "items"])
-def test_prefetch_depth_never_changes_a_bit(prefetch, source):
-    def epochs(prefetch):
+def test_neither_prefetch_nor_workers_change_a_bit(prefetch, workers, source):
+    def epochs(**options):
         streams.manual_seed(3)
         data = (IMAGES, LABELS) if source == "arrays" else (Items(), None)
-        loader = Loader(*data, 4, shuffle=True, augment=AUGMENT, preprocess=CONFIG, prefetch=prefetch)
+        loader = Loader(*data, 4, shuffle=True, augment=AUGMENT, preprocess=CONFIG, **options)
         return [batch for _ in range(2) for batch in loader], streams.get_state()
 
-    (plain, plain_state), (ahead, ahead_state) = epochs(0), epochs(prefetch)
+    plain, plain_state = epochs(prefetch=0)
+    ahead, ahead_state = epochs(prefetch=prefetch, workers=workers)
     assert len(plain) == len(ahead) == 12
     for (x, y), (x_ahead, y_ahead) in zip(plain, ahead, strict=True):
         assert x.tobytes() == x_ahead.tobytes()
         assert np.array_equal(y, y_ahead)
     assert plain_state == ahead_state
+
+
+def test_batches_come_in_order_whichever_is_ready_first():
+    class Slow(Items):
+        def __getitem__(self, index):
+            time.sleep(0.005 * (4 - index % 4))  # the later the sooner
+            return super().__getitem__(index)
+
+    batches = list(Loader(Slow(), batch_size=1, workers=4))
+    assert np.array_equal(np.concatenate([x for x, _ in batches]), IMAGES)
+
+
+def test_workers_prepare_batches_at_the_same_time():
+    meeting = threading.Barrier(3, timeout=10)
+
+    class Together(Items):
+        def __getitem__(self, index):
+            meeting.wait()  # breaks unless three threads are here at once
+            return super().__getitem__(index)
+
+    assert len(list(Loader(Together(21), batch_size=1, workers=3))) == 21
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("start", [0, 1, 5, 6])
+def test_an_epoch_goes_on_from_any_batch(prefetch, workers, start):
+    items = Items()
+    loader = Loader(items, batch_size=4, shuffle=True, augment=AUGMENT, prefetch=prefetch, workers=workers)
+    state = streams.get_state()
+    whole = list(loader)
+    after, items.read = streams.get_state(), 0
+    streams.set_state(state)
+    rest = list(loader.batches(start))
+    assert streams.get_state() == after
+    assert items.read == sum(len(y) for _, y in whole[start:])  # those before are not made
+    assert len(rest) == 6 - start
+    for (x, y), (x_whole, y_whole) in zip(rest, whole[start:], strict=True):
+        assert x.tobytes() == x_whole.tobytes()
+        assert np.array_equal(y, y_whole)
+
+
+@pytest.mark.parametrize("start", [-1, 6])
+def test_an_epoch_cannot_begin_outside_itself(start):
+    with pytest.raises(ValueError, match=rf"start is {start}, an epoch has the batches 0 \.\. 4"):
+        Loader(IMAGES, LABELS, 5).batches(start)
+
+
+def test_augmentation_may_come_last():
+    def brighter(images, rng):
+        return images + 1
+
+    ((first, _),) = Loader(IMAGES, LABELS, 23, augment=brighter, preprocess={})
+    ((last, _),) = Loader(IMAGES, LABELS, 23, augment=brighter, preprocess={}, augment_last=True)
+    assert np.array_equal(first, transforms.preprocess(IMAGES + 1))
+    assert np.array_equal(last, transforms.preprocess(IMAGES) + 1)
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
@@ -147,8 +205,9 @@ def test_split_and_items_are_sources_too():
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 3])
-def test_an_error_comes_at_the_batch_where_it_happened(prefetch):
-    batches = iter(Loader(Items(fail_at=12), batch_size=5, prefetch=prefetch))
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_an_error_comes_at_the_batch_where_it_happened(prefetch, workers):
+    batches = iter(Loader(Items(fail_at=12), batch_size=5, prefetch=prefetch, workers=workers))
     assert len(next(batches)[1]) == len(next(batches)[1]) == 5
     with pytest.raises(OSError, match="image 12 is broken") as caught:
         next(batches)
@@ -165,21 +224,24 @@ def test_an_error_in_an_augmentation_is_raised_in_the_loop():
         list(Loader(IMAGES, LABELS, 5, augment=broken))
 
 
-def test_thread_ends_with_the_epoch():
-    list(Loader(IMAGES, LABELS, 5))
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_end_with_the_epoch(workers):
+    list(Loader(IMAGES, LABELS, 5, workers=workers))
     assert ended()
 
 
-def test_thread_ends_when_the_iterator_is_closed():
-    batches = iter(Loader(IMAGES, LABELS, 1))
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_end_when_the_iterator_is_closed(workers):
+    batches = iter(Loader(IMAGES, LABELS, 1, workers=workers))
     next(batches)
-    assert len(threads()) == 1
+    assert len(threads()) == workers
     batches.close()
     assert ended()
 
 
-def test_thread_ends_when_the_loop_is_left_and_the_iterator_forgotten():
-    for _ in Loader(Items(), batch_size=1):
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_end_when_the_loop_is_left_and_the_iterator_forgotten(workers):
+    for _ in Loader(Items(), batch_size=1, workers=workers):
         break
     gc.collect()
     assert ended()
@@ -191,15 +253,16 @@ def test_iterator_that_was_never_used_starts_no_thread():
     del batches
 
 
-def test_thread_runs_at_most_the_depth_ahead():
+@pytest.mark.parametrize(("workers", "read"), [(1, 4), (3, 6)])
+def test_threads_run_at_most_the_depth_ahead(workers, read):
     items = Items()
-    batches = iter(Loader(items, batch_size=1, prefetch=3))
+    batches = iter(Loader(items, batch_size=1, prefetch=3, workers=workers))
     next(batches)
     deadline = time.monotonic() + 5
-    while items.read < 4 and time.monotonic() < deadline:
+    while items.read < read and time.monotonic() < deadline:
         time.sleep(0.001)
-    time.sleep(0.02)  # time enough to run further, if it could
-    assert items.read == 4  # one taken, three ready
+    time.sleep(0.02)  # time enough to run further, if they could
+    assert items.read == read  # one taken, three ready, one more for each thread but the first
     batches.close()
     assert ended()
 
@@ -228,6 +291,7 @@ print('end')
     [
         ((IMAGES, LABELS, 0), {}, ValueError, "batch_size is 0, it must be at least 1"),
         ((IMAGES, LABELS, 5), {"prefetch": -1}, ValueError, "prefetch is -1, it must be at least 0"),
+        ((IMAGES, LABELS, 5), {"workers": 0}, ValueError, "workers is 0, it must be at least 1"),
         ((IMAGES, LABELS, 2.5), {}, TypeError, "float"),
         ((IMAGES[:0], LABELS[:0], 5), {}, DataError, "holds no images"),
         ((Items(0), None, 5), {}, DataError, "no batch in 0 images, batch_size=5, drop_last=False"),

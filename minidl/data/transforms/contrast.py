@@ -1,0 +1,157 @@
+"""Contrast normalisation and whitening, on images of any float type.
+
+The formulas are those of the networks that used them: Maxout (Goodfellow et al. 2013, arXiv:1302.4389) and
+Network in Network after it took CIFAR with every image's contrast made equal and ZCA-whitened, SVHN with the
+contrast made equal from place to place.
+"""
+
+import threading
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minidl.errors import ShapeError
+
+_ROWS = 1000  # images whose products are added at a time, so that a data set is never held as floats
+
+
+def global_contrast_normalise(
+    images: np.ndarray, *, scale: float = 55.0, bias: float = 0.0, eps: float = 1e-8
+) -> np.ndarray:
+    """Each image less its mean, at one length.  (N, H, W, C) -> (N, H, W, C)
+
+    y = scale * (x - mean(x)) / sqrt(bias + sum((x - mean(x))**2)), per image, over all its channels; an image
+    whose root is below eps is only centred. With the default scale a 32x32x3 image has about unit variance.
+    Goodfellow et al. 2013, arXiv:1302.4389, section 5.2, with the constants of their code.
+    """
+    flat = images.reshape(len(images), -1)
+    centred = flat - flat.mean(axis=1, dtype=np.float64, keepdims=True).astype(flat.dtype)
+    length = np.sqrt(bias + np.einsum("nd,nd->n", centred, centred, dtype=np.float64))
+    centred *= np.where(length < eps, 1.0, scale / np.maximum(length, eps)).astype(flat.dtype)[:, None]
+    return centred.reshape(images.shape)
+
+
+def local_contrast_normalise(images: np.ndarray, *, size: int = 9, eps: float = 1e-4) -> np.ndarray:
+    """Each pixel less the mean around it, over the deviation around it.  (N, H, W, C) -> (N, H, W, C)
+
+    v = x - w * x; y = v / max(s, mean(s), eps), s = sqrt(w * v**2), each channel by itself: w is a Gaussian
+    window of size x size pixels, normalised, with standard deviation size / 4; beyond the border the image
+    is mirrored. The mean of s is over the image's channel.
+    Jarrett et al. 2009, "What is the best multi-stage architecture for object recognition?", section 2.1, on
+    each channel as in Zeiler and Fergus 2013, arXiv:1301.3557.  ValueError unless size is odd.
+    """
+    if size < 3 or size % 2 == 0:
+        raise ValueError(f"local_contrast_normalise: size is {size}, it must be odd and at least 3")
+    from scipy import ndimage
+
+    reach = np.arange(size) - size // 2
+    window = np.exp(-0.5 * (reach / (size / 4)) ** 2)
+    window /= window.sum()
+
+    def around(x: np.ndarray) -> np.ndarray:
+        rows = ndimage.correlate1d(x, window, axis=1, mode="reflect")
+        return ndimage.correlate1d(rows, window, axis=2, mode="reflect")
+
+    v = images - around(images)
+    deviation = np.sqrt(around(v * v))
+    least = np.maximum(deviation.mean(axis=(1, 2), keepdims=True), eps)
+    return v / np.maximum(deviation, least)
+
+
+class ZCA(NamedTuple):
+    """A whitening: y = (x - mean) @ matrix, x an image as a row of D = H * W * C numbers.
+
+    mean (D,), matrix (D, D) symmetric, float32
+    """
+
+    mean: np.ndarray
+    matrix: np.ndarray
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """(N, H, W, C) -> (N, H, W, C).  ShapeError unless H * W * C = D"""
+        flat = images.reshape(len(images), -1)
+        if flat.shape[1:] != self.mean.shape:
+            raise ShapeError(
+                f"ZCA: images of {images.shape[1:]} have {flat.shape[1]} numbers each, but the whitening was "
+                f"fitted to {len(self.mean)}"
+            )
+        with _one_thread:
+            return ((flat - self.mean) @ self.matrix).reshape(images.shape)
+
+
+def fit_zca(rows: Any, bias: float = 0.1) -> ZCA:
+    """The whitening that turns the covariance of images into (nearly) the identity, changing them least.
+
+    matrix = (X'X / N + bias * I)**(-1/2), X the centred images as rows. `rows` is an iterable of arrays
+    (n, H, W, C), gone through once; sums are in float64.
+    Bell and Sejnowski 1997, "The independent components of natural scenes are edge filters"; the bias of 0.1
+    is that of Goodfellow et al. 2013.  ValueError for a negative bias or fewer than two images.
+    """
+    if not bias >= 0:
+        raise ValueError(f"zca: bias is {bias}, it must be at least 0")
+    count, origin, total, products = 0, np.zeros(0), np.zeros(0), np.zeros((0, 0))
+    for images in rows:
+        flat = images.reshape(len(images), -1)
+        if not count:  # any point near the mean: float32 products of large numbers would lose the small ones
+            origin = flat.mean(axis=0)
+            total, products = np.zeros(len(origin)), np.zeros((len(origin), len(origin)))
+        flat = flat - origin
+        count += len(flat)
+        total += flat.sum(axis=0, dtype=np.float64)
+        products += flat.T @ flat
+    if count < 2:
+        raise ValueError(f"zca: a covariance needs at least two images, not {count}")
+    from scipy import linalg
+
+    mean = total / count
+    covariance = products / count - np.outer(mean, mean)
+    covariance[np.diag_indices(len(mean))] += bias
+    values, vectors = linalg.eigh(covariance, overwrite_a=True, check_finite=False)
+    lowest = np.finfo(np.float32).eps * values[-1]  # a direction without variance must not become infinite
+    matrix = (vectors / np.sqrt(np.maximum(values, lowest))) @ vectors.T
+    return ZCA((mean + origin).astype(np.float32), matrix.astype(np.float32))
+
+
+def batches(images: Any) -> Iterator[np.ndarray]:
+    """The images of a data set, some at a time."""
+    for start in range(0, len(images), _ROWS):
+        yield np.asarray(images[start : start + _ROWS])
+
+
+class _OneThread:
+    """NumPy's BLAS on one thread inside: images are whitened beside the training step, which uses all cores.
+
+    Blocks of several threads may overlap: the first to enter limits, the last to leave restores.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._before: list[int] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = [library.num_threads for library in _numpys_blas()]
+                for library in _numpys_blas():
+                    library.set_num_threads(1)
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                for library, count in zip(_numpys_blas(), self._before, strict=True):
+                    library.set_num_threads(count)
+
+
+@cache
+def _numpys_blas() -> list[Any]:
+    from threadpoolctl import ThreadpoolController
+
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    return [library for library in found if "numpy" in str(library.filepath)]
+
+
+_one_thread = _OneThread()
