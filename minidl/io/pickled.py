@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from minidl.errors import CheckpointError
+from minidl.io.guard import shown
 
-# ResNet-152's state dict takes 60,000. At 64 bytes for an empty dict, the bound holds memory to 320 MB.
-_MOST_INSTRUCTIONS = 5_000_000
+# ResNet-152's state dict takes 60,000. At 64 bytes for an empty dict, the bound holds memory to 130 MB. What
+# a call copies counts too, or one long list and many calls with it would take any amount.
+_MOST_INSTRUCTIONS = 2_000_000
 _LARGEST_KEY = 1 << 60  # a number hashes in the time of its length, each time it is met
 _LITERALS = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE "
@@ -25,7 +27,7 @@ _LITERALS = frozenset(
 _MARK = object()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Name:
     """A global that a pickle mentions: its dotted name, never the thing."""
 
@@ -47,15 +49,13 @@ def interpret(
     try:
         with warnings.catch_warnings():  # an odd escape in a string is no matter
             warnings.simplefilter("ignore")
-            for count, (instruction, argument, _) in enumerate(pickletools.genops(stream)):
-                if count == _MOST_INSTRUCTIONS:
-                    raise CheckpointError(f"has a pickle of more than {count:,} instructions: no weights do")
+            for instruction, argument, _ in pickletools.genops(stream):
                 machine.run(instruction.name, argument)
         return machine.pop()
     except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"has a damaged pickle ({error!s:.200}); get it anew") from error
+        raise CheckpointError(f"has a damaged pickle ({shown(error, 200)}); get it anew") from error
 
 
 class _Machine:
@@ -65,6 +65,7 @@ class _Machine:
         self._calls, self._fetch = calls, fetch
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._spent = 0
 
     def pop(self) -> Any:
         """The top of the stack, taken off."""
@@ -72,6 +73,7 @@ class _Machine:
 
     def run(self, name: str, argument: Any) -> None:
         """Carry out one instruction, by its name in pickletools."""
+        self._spend(1)
         if name in _LITERALS:
             self._stack.append(argument)
             return
@@ -153,9 +155,9 @@ class _Machine:
             f"{module}.{attribute}" if isinstance(module, str) and isinstance(attribute, str) else "a number"
         )
         if name not in self._calls:
-            shown = name if name.isprintable() and len(name) < 100 else ascii(name[:100])
             raise CheckpointError(
-                f"asks for {shown}: minidl reads weights without running code, and refuses to run {shown}. "
+                f"asks for {shown(name)}: minidl reads weights without running code, and refuses to run "
+                f"{shown(name)}. "
                 "If you trust the file, open it where it was written and save its state_dict() alone"
             )
         self._stack.append(Name(name))
@@ -165,7 +167,16 @@ class _Machine:
         body = self._calls[function.text] if type(function) is Name else None
         if body is None or type(arguments) is not tuple:
             raise TypeError("a call of something that is no function")
+        self._spend(len(arguments) + sum(len(a) for a in arguments if type(a) in (list, tuple, dict)))
         self._stack.append(body(*arguments))
+
+    def _spend(self, steps: int) -> None:
+        self._spent += steps
+        if self._spent > _MOST_INSTRUCTIONS:
+            raise CheckpointError(
+                f"has a pickle of more than {_MOST_INSTRUCTIONS:,} instructions: no weights do; save the "
+                "state_dict() alone"
+            )
 
     def _build(self) -> None:
         """Attributes of an OrderedDict (a state dict's `_metadata`): read, and dropped."""

@@ -18,17 +18,20 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minidl.errors import CheckpointError
+from minidl.io.guard import check_archive, read_record, shown
 from minidl.io.pickled import Name, entries, interpret
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 _LARGEST = 1 << 48  # no tensor has so many numbers; sums and products of smaller ones are quick
 _MOST_AXES = 32
+_LONGEST_NAME = 500
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 
 # What zipfile raises for a damaged archive: a seek before the begin of the file is an OSError, a record of a
@@ -54,7 +57,7 @@ _STORAGES = {
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Storage:
     """Memory that tensors share: `numel` numbers of type `kind`, stored under `key`."""
 
@@ -63,7 +66,7 @@ class Storage:
     numel: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """Where in its storage a tensor lies, counted in numbers."""
 
@@ -112,10 +115,16 @@ def find_state(tree: Any, is_array: Callable[[Any], bool]) -> dict[str, Any]:
         )
     state = {name: value for name, value in tree.items() if is_array(value)}
     if (tree and not state) or not all(isinstance(name, str) for name in state):
-        shown = ", ".join(str(key)[:40] for key in list(tree)[:5])
+        first = ", ".join(shown(key, 40) for key in list(tree)[:5])
         raise CheckpointError(
-            f"holds no tensors by name (its first keys: {shown}); save model.state_dict() alone"
+            f"holds no tensors by name (its first keys: {first}); save model.state_dict() alone"
         )
+    for name in state:  # reports and errors show them
+        if not name.isprintable() or len(name) > _LONGEST_NAME:
+            raise CheckpointError(
+                f"has a tensor named {shown(name)}: a name is printable and has at most {_LONGEST_NAME} "
+                "characters; rename it"
+            )
     return state
 
 
@@ -136,40 +145,29 @@ def _read_zip(file: Any) -> dict[str, np.ndarray]:
     """The state dict in a file of torch >= 1.6."""
     try:
         with zipfile.ZipFile(file) as archive:
-            folder = _check_archive(archive, os.fstat(file.fileno()).st_size)
-            present = set(archive.namelist())
+            check_archive(archive, os.fstat(file.fileno()).st_size, packed=False)
+            folder = _find_folder(archive)
+
+            def read(name: str) -> bytes:
+                return read_record(archive, archive.getinfo(f"{folder}{name}"))
+
             order = "<"
-            if f"{folder}byteorder" in present:
-                order = {b"little": "<", b"big": ">"}[archive.read(f"{folder}byteorder")]
-            tree = interpret(io.BytesIO(archive.read(f"{folder}data.pkl")), _calls(), _storage)
-            return _arrays(tree, lambda storage: archive.read(f"{folder}data/{storage.key}"), order)
+            if f"{folder}byteorder" in archive.namelist():
+                order = {b"little": "<", b"big": ">"}[read("byteorder")]
+            tree = interpret(io.BytesIO(read("data.pkl")), _calls(), partial(_remember, {}))
+            return _arrays(tree, lambda storage: read(f"data/{storage.key}"), order)
     except CheckpointError:
         raise
     except ZIP_ERRORS as error:
-        raise CheckpointError(f"is damaged ({error!s:.200}); get it anew") from error
+        raise CheckpointError(f"is damaged ({shown(error, 200)}); get it anew") from error
 
 
-def _check_archive(archive: zipfile.ZipFile, size: int) -> str:
-    """The folder that data.pkl lies in.
-
-    CheckpointError for records that are packed, hidden, repeated, or larger together than the file: torch
-    writes none, and reading them could take any amount of memory.
-    """
-    records = archive.infolist()
-    names = [record.filename for record in records]
-    plain = all(r.compress_type == zipfile.ZIP_STORED and r.compress_size == r.file_size for r in records)
-    if not plain or any(r.flag_bits & 1 for r in records):
-        raise CheckpointError(
-            "has compressed or encrypted records: torch writes none; save it anew with torch"
-        )
-    if len(set(names)) < len(names):
-        raise CheckpointError("has two records of one name: it is damaged, or made to harm")
-    if sum(record.file_size for record in records) > size:
-        raise CheckpointError("has records larger together than the file: it is damaged, or made to harm")
-    pickles = [name for name in names if name.split("/")[-1] == "data.pkl"]
+def _find_folder(archive: zipfile.ZipFile) -> str:
+    """The folder that data.pkl lies in.  CheckpointError if there is none, or more than one."""
+    pickles = [name for name in archive.namelist() if name.split("/")[-1] == "data.pkl"]
     if len(pickles) != 1:
         raise CheckpointError(
-            f"is a zip archive with {len(pickles)} data.pkl in it: not a file of torch.save"
+            f"is a zip archive with {len(pickles)} data.pkl in it: not a file of torch.save; get it anew"
         )
     return pickles[0].removesuffix("data.pkl")
 
@@ -183,28 +181,21 @@ def _read_legacy(content: bytes) -> dict[str, np.ndarray]:
         raise CheckpointError(f"is no file of torch.save, or {error}") from error
     if type(magic) is not int or magic != _MAGIC or type(version) is not int or version != _VERSION:
         raise CheckpointError(
-            "is no file of torch.save: it does not begin with torch's magic number and version"
+            "is no file of torch.save: it does not begin with torch's magic number; get it anew"
         )
     interpret(stream, {}, _no_storage)  # facts of the machine that wrote it; numbers are always little-endian
     known: dict[str, Storage] = {}
-
-    def remember(identity: Any) -> Storage:
-        storage = _storage(identity)
-        if known.setdefault(storage.key, storage) != storage:
-            raise CheckpointError(f"describes storage {storage.key} in two ways: it is damaged")
-        return storage
-
-    tree = interpret(stream, _calls(), remember)
+    tree = interpret(stream, _calls(), partial(_remember, known))
     keys = interpret(stream, {}, _no_storage)
     found: dict[str, memoryview] = {}
     for key in keys if type(keys) is list else []:
         if type(key) is not str or key not in known or key in found:
-            raise CheckpointError("lists storages that its pickle does not name: it is damaged")
+            raise CheckpointError("lists storages that its pickle does not name: it is damaged; get it anew")
         numel = int.from_bytes(stream.read(8), "little")
         raw = memoryview(content)[stream.tell() :][: known[key].numel * _BYTES[known[key].kind]]
         if numel != known[key].numel:
             raise CheckpointError(
-                f"has {numel} numbers in storage {key} where its pickle says {known[key].numel}"
+                f"has {numel} numbers in storage {key} where its pickle says {known[key].numel}; get it anew"
             )
         found[key] = raw
         stream.seek(len(raw), os.SEEK_CUR)
@@ -239,18 +230,26 @@ def _arrays(tree: Any, read: Callable[[Storage], bytes | memoryview], order: str
 def _storage(identity: Any) -> Storage:
     """What a persistent id stands for: ("storage", class, key, device, numel), and None in the old format."""
     if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
-        raise CheckpointError("refers to something other than a storage: it is no state dict")
+        raise CheckpointError("refers to something other than a storage: save the state_dict() alone")
     _, kind, key, _, numel = identity[:5]
-    readable = type(key) is str and key.isprintable() and len(key) < 100  # texts of errors show it
+    readable = type(key) is str and len(key) < 100 and key.isprintable()  # texts of errors show it
     if type(kind) is not Name or kind.text not in _STORAGES or not readable or not _is_size(numel):
-        raise CheckpointError("has a storage without type, key or size: it is damaged")
+        raise CheckpointError("has a storage without type, key or size: it is damaged; get it anew")
     if identity[5:] not in ((), (None,)):
         raise CheckpointError(f"has a storage that is a part of another ({key}); save it anew with torch")
     return Storage(key, _STORAGES[kind.text], numel)
 
 
+def _remember(known: dict[str, Storage], identity: Any) -> Storage:
+    """The storage of a persistent id, noted in `known`.  CheckpointError if it was another before."""
+    storage = _storage(identity)
+    if known.setdefault(storage.key, storage) != storage:
+        raise CheckpointError(f"describes storage {storage.key} in two ways: it is damaged; get it anew")
+    return storage
+
+
 def _no_storage(identity: Any) -> Any:
-    raise CheckpointError("refers to a storage where a file of torch.save has none: it is damaged")
+    raise CheckpointError("refers to a storage where torch.save puts none: it is damaged; get it anew")
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
@@ -260,9 +259,11 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Ten
     """
     lists = type(shape) is tuple and type(strides) is tuple and len(shape) == len(strides) <= _MOST_AXES
     if not lists or type(storage) is not Storage or not all(map(_is_size, (offset, *shape, *strides))):
-        raise CheckpointError("has a tensor without storage, or with a shape that is none: it is damaged")
+        raise CheckpointError(
+            "has a tensor without storage, or with a shape that is none: it is damaged; get it anew"
+        )
     if math.prod(n for n in shape if n) >= _LARGEST:
-        raise CheckpointError(f"has a tensor of shape {shape}: it is damaged")
+        raise CheckpointError(f"has a tensor of shape {shape}: it is damaged; get it anew")
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides))
     if 0 not in shape and (last >= storage.numel or math.prod(shape) > storage.numel):
         raise CheckpointError(
@@ -276,14 +277,14 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Ten
 def _parameter(tensor: Any, *_: Any) -> Tensor:
     """torch._utils._rebuild_parameter: its tensor."""
     if type(tensor) is not Tensor:
-        raise CheckpointError("has a parameter without a tensor: it is damaged")
+        raise CheckpointError("has a parameter without a tensor: it is damaged; get it anew")
     return tensor
 
 
 def _size(values: Any = ()) -> tuple[Any, ...]:
     """torch.Size: a tuple."""
     if type(values) not in (tuple, list):
-        raise CheckpointError("has a size that is no list of numbers: it is damaged")
+        raise CheckpointError("has a size that is no list of numbers: it is damaged; get it anew")
     return tuple(values)
 
 

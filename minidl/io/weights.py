@@ -5,6 +5,7 @@ step, so a crash leaves the old file or the new one. The checksum covers descrip
 values: a flipped bit anywhere is noticed on reading.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidl.errors import CheckpointError
+from minidl.io.guard import check_regular, parse_json, safetensors_header, shown
 
 
 def save_arrays(
@@ -43,22 +45,25 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    check_regular(path)
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); check the path") from error
     try:
+        entry = parse_json(safetensors_header(content)["__metadata__"]["minidl"])
+        text, expected = entry["description"], entry["sha256"]
+        description = parse_json(text)
+        if type(description) is not dict:
+            raise ValueError("its description is no table")
         arrays = load(content)
-        length = int.from_bytes(content[:8], "little")
-        entry = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["minidl"])
-        text, digest = entry["description"], entry["sha256"]
-        description = json.loads(text)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        found = _digest(arrays, text)
+    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(
-            f"{path} is not a file minidl saved, or it is damaged ({error}); restore it from a copy or an "
-            "older checkpoint"
+            f"{path} is not a file minidl saved, or it is damaged ({shown(error, 200)}); restore it from a "
+            "copy or an older checkpoint"
         ) from error
-    if _digest(arrays, text) != digest:
+    if found != expected:
         raise CheckpointError(
             f"{path} is damaged: its contents do not match their checksum; restore it from a copy or an "
             "older checkpoint"
@@ -67,8 +72,33 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file whole or not at all, and make sure it is on the disk."""
+    """Write a file whole or not at all, and make sure it is on the disk.
+
+    OSError that names the file when it cannot be written: what was there before still is, and nothing else.
+    """
     target = Path(path)
+    try:
+        _replace(target, content)
+    except OSError as error:
+        kept = "the old file is as it was" if os.path.lexists(target) else "no file was left behind"
+        raise OSError(
+            error.errno,
+            f"{target} cannot be written ({error.strerror}), and {kept}; make room there, or choose another "
+            "place",
+        ) from error
+    if os.name == "posix":
+        try:
+            _flush_folder(target.parent)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{target} is written, but its folder cannot be flushed to the disk ({error.strerror}): if "
+                "the power fails now, the old file may come back",
+            ) from error
+
+
+def _replace(target: Path, content: bytes) -> None:
+    """Write a file beside `target`, flush it to the disk and move it there; remove it if that fails."""
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -78,14 +108,18 @@ def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            os.unlink(temporary)
         raise
-    if os.name == "posix":
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make sure that a file's new name is on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _digest(arrays: dict[str, np.ndarray], text: str) -> str:

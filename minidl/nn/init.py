@@ -11,21 +11,23 @@ from minidl import streams
 _TRUNCATED_STD = 0.8796256610342398  # standard deviation of N(0, 1) cut at -2 and 2
 
 _blank = False  # inside `blank`
+_budget: int | None = None  # bytes that may still be made there
 
 
 @contextmanager
-def blank() -> Iterator[None]:
+def blank(most_bytes: int | None = None) -> Iterator[None]:
     """Nothing is drawn inside: every random start is zeros, which take no time, and no memory until written.
 
     For a network whose weights are read from somewhere as soon as it is built, or of which only the shapes
-    are wanted.
+    are wanted.  ValueError when the starts inside take more than `most_bytes` together.
     """
-    global _blank
-    before, _blank = _blank, True
+    global _blank, _budget
+    before = _blank, _budget
+    _blank, _budget = True, most_bytes
     try:
         yield
     finally:
-        _blank = before
+        _blank, _budget = before
 
 
 def normal(shape: tuple[int, ...], std: float, mean: float = 0.0) -> np.ndarray:
@@ -89,9 +91,20 @@ def xavier_uniform(shape: tuple[int, ...]) -> np.ndarray:
 
 def zeros(shape: tuple[int, ...]) -> np.ndarray:
     """Zeros."""
+    _spend(shape)
     return np.zeros(shape, np.float32)
 
 
 def ones(shape: tuple[int, ...]) -> np.ndarray:
     """Ones."""
+    _spend(shape)
     return np.ones(shape, np.float32)
+
+
+def _spend(shape: tuple[int, ...]) -> None:
+    """ValueError if an array of float32 goes beyond what `blank` allows."""
+    global _budget
+    if _budget is not None:
+        _budget -= 4 * prod(shape)
+        if _budget < 0:
+            raise ValueError(f"weights of shape {shape} are more than the file of the network explains")

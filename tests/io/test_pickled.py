@@ -145,7 +145,7 @@ def test_globals_are_refused_by_name_even_if_nothing_calls_them(name: str):
 
 
 def test_a_global_with_an_odd_name_is_shown_in_ascii():
-    with pytest.raises(CheckpointError, match=r"refuses to run '\\x1b\[2J\.a+'\."):
+    with pytest.raises(CheckpointError, match=r"refuses to run '\\x1b\[2J\.a+\.\.\.'\."):
         read(b"c\x1b[2J\n" + b"a" * 1000 + b"\n.")
 
 
@@ -206,6 +206,46 @@ def test_a_pickle_without_end(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("minidl.io.pickled._MOST_INSTRUCTIONS", 1000)
     with pytest.raises(CheckpointError, match="has a pickle of more than 1,000 instructions"):
         read(b"}" * 2000 + b".")
+
+
+@pytest.mark.parametrize(
+    "function", ["torch.Size", "torch._utils._rebuild_tensor", "torch._utils._rebuild_parameter"]
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["arguments", "argument"])
+def test_calls_that_copy_the_same_list_again_and_again(
+    function: str, whole: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """A long list, stored once, and many calls with it: small in the file, without end in memory."""
+    monkeypatch.setattr("minidl.io.pickled._MOST_INSTRUCTIONS", 10_000)
+    copied = []
+    calls = {function: lambda *arguments: copied.append(len(arguments[0]) if not whole else len(arguments))}
+    module, name = function.rsplit(".", 1)
+    many = b"(" + b"N" * 1000 + b"tq\x00"
+    call = b"h\x01h\x00" + (b"" if whole else b"\x85") + b"R"
+    program = b"\x80\x02" + many + f"c{module}\n{name}\n".encode() + b"q\x01" + call * 1000 + b"."
+    with pytest.raises(CheckpointError, match="has a pickle of more than 10,000 instructions"):
+        interpret(io.BytesIO(program), calls, lambda identity: identity)
+    assert sum(copied) < 10_000
+
+
+DEEP = 100_000
+
+
+@pytest.mark.parametrize(
+    ("pickled", "inner"),
+    [
+        (b")" + b"\x85" * DEEP, 0),
+        (b"]" * (DEEP + 1) + b"a" * DEEP, 0),
+        (b"}U\x01a" * DEEP + b"}" + b"s" * DEEP, "a"),
+    ],
+    ids=["tuples", "lists", "dicts"],
+)
+def test_what_nests_deep_takes_no_stack(pickled: bytes, inner: Any):
+    """Neither reading it nor forgetting it."""
+    found, depth = read(b"\x80\x02" + pickled + b"."), 0
+    while found:
+        found, depth = found[inner], depth + 1
+    assert depth == DEEP
 
 
 INSTRUCTIONS = [bytes([code]) for code in b"(.0N\x88\x89]}t)\x85\x86\x87aesubQRq\x00K\x01cX\x8a\x93\x94"]

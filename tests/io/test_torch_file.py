@@ -5,7 +5,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,120 +14,26 @@ from hypothesis import strategies as st
 
 from minidl.errors import CheckpointError
 from minidl.io.torch_file import read_torch
+from tests.io.torch_files import (
+    EXPECTED,
+    FLOATS,
+    NEW,
+    OLD,
+    PICKLED,
+    RAW,
+    Call,
+    Global,
+    State,
+    Stored,
+    new_format,
+    old_format,
+    ops,
+    program,
+    state,
+    tensor,
+    zipped,
+)
 
-
-# A writer of both formats, in place of torch: values become the instructions of pickle protocol 2.
-class Global(NamedTuple):
-    module: str
-    name: str
-
-
-class Call(NamedTuple):
-    function: Global
-    arguments: tuple
-
-
-class Stored(NamedTuple):
-    """A storage: its persistent id."""
-
-    kind: str
-    key: Any
-    numel: Any
-    rest: tuple = ()
-
-
-class State(dict):
-    """An OrderedDict with attributes, as torch's state dicts."""
-
-
-def ops(value: Any) -> bytes:
-    """The instructions that put a value on the stack."""
-    match value:
-        case None | bool():
-            return {None: b"N", True: b"\x88", False: b"\x89"}[value]
-        case int():
-            raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
-            return b"\x8b" + len(raw).to_bytes(4, "little") + raw
-        case str():
-            return b"X" + len(value.encode()).to_bytes(4, "little") + value.encode()
-        case Global():
-            return f"c{value.module}\n{value.name}\n".encode()
-        case Call():
-            return ops(value.function) + ops(value.arguments) + b"R"
-        case Stored():
-            identity = ("storage", Global("torch", value.kind), value.key, "cpu", value.numel, *value.rest)
-            return ops(identity) + b"Q"
-        case State():
-            empty = Call(Global("collections", "OrderedDict"), ())
-            return ops(empty) + ops(dict(value))[1:] + ops({"_metadata": empty}) + b"b"
-        case tuple():
-            return b"(" + b"".join(map(ops, value)) + b"t"
-        case list():
-            return b"](" + b"".join(map(ops, value)) + b"e"
-        case dict():
-            return b"}(" + b"".join(ops(each) for pair in value.items() for each in pair) + b"u"
-        case bytes():  # instructions as they are
-            return value
-    raise TypeError(value)
-
-
-def program(value: Any) -> bytes:
-    return b"\x80\x02" + ops(value) + b"."
-
-
-def tensor(storage: Stored, shape: Any, strides: Any, offset: Any = 0, rebuild: str = "v2") -> Call:
-    empty = Call(Global("collections", "OrderedDict"), ())
-    if rebuild == "v1":
-        return Call(Global("torch._utils", "_rebuild_tensor"), (storage, offset, shape, strides))
-    return Call(Global("torch._utils", "_rebuild_tensor_v2"), (storage, offset, shape, strides, False, empty))
-
-
-def zipped(records: dict[str, bytes], **options: Any) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", **options) as archive:
-        for name, content in records.items():
-            archive.writestr(name, content)
-    return stream.getvalue()
-
-
-def new_format(pickled: bytes, storages: dict[str, bytes], order: bytes | None = b"little") -> bytes:
-    records = {"archive/data.pkl": pickled, "archive/version": b"3\n"}
-    records |= {} if order is None else {"archive/byteorder": order}
-    return zipped(records | {f"archive/data/{key}": raw for key, raw in storages.items()})
-
-
-def old_format(pickled: bytes, storages: dict[str, tuple[int, bytes]]) -> bytes:
-    facts = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}
-    head = b"".join(program(each) for each in (0x1950A86A20F9469CFC6C, 1001, facts))
-    tail = b"".join(numel.to_bytes(8, "little") + raw for numel, raw in storages.values())
-    return head + pickled + program(list(storages)) + tail
-
-
-FLOATS, BRAINS = np.arange(6, dtype="<f4"), np.array([0x3F80, 0xC000], "<u2")
-EXPECTED = {
-    "w": FLOATS.reshape(2, 3).T,
-    "b": FLOATS[4:],
-    "g": np.array([1, -2], np.float32),
-    "n": np.array(6.0, np.float32),
-}
-
-
-def state(old: bool) -> State:
-    rest = (None,) if old else ()
-    floats = Stored("FloatStorage", "7", 6, rest)
-    brains = tensor(Stored("BFloat16Storage", "8", 2, rest), (2,), (1,))
-    last = Stored("LongStorage", "9", 1, rest)
-    return State(
-        w=tensor(floats, (3, 2), (1, 3)),
-        b=tensor(floats, (2,), (1,), 4, rebuild="v1"),
-        g=Call(Global("torch._utils", "_rebuild_parameter"), (brains, True, None)),
-        n=tensor(last, (), ()),
-    )
-
-
-RAW = {"7": FLOATS.tobytes(), "8": BRAINS.tobytes(), "9": np.array([6]).tobytes()}
-NEW = new_format(program(state(old=False)), RAW)
-OLD = old_format(program(state(old=True)), {k: (n, RAW[k]) for k, n in (("8", 2), ("7", 6), ("9", 1))})
 FORMATS = pytest.mark.parametrize("content", [NEW, OLD], ids=["zip", "legacy"])
 
 
@@ -255,6 +161,12 @@ def test_globals_are_refused_by_name(content: bytes, module: str, name: str, tmp
         (b"]N.", "holds no state dict but a NoneType"),
         (program({1: state(old=False)["w"]}), "holds no tensors by name .its first keys: 1"),
         (program({"epoch": 3, "nothing": "else"}), "no tensors by name .its first keys: epoch, nothing"),
+        (program({"\x1b[2J": 3}), r"no tensors by name .its first keys: '\\x1b\[2J'"),
+        (program({"\x1b[2J": state(old=False)["w"]}), r"a tensor named '\\x1b\[2J': a name is printable"),
+        (
+            program({"n" * 501: state(old=False)["w"]}),
+            r"named n+\.\.\.: a name .* at most 500 characters; rename",
+        ),
     ],
 )
 def test_pickles_that_make_no_state_dict(pickled: bytes, text: str, tmp_path: Path):
@@ -310,7 +222,6 @@ def test_tensors_that_cannot_be(value: Any, text: str, tmp_path: Path):
         read(new_format(program({"x": value}), RAW), tmp_path)
 
 
-PICKLED = program(state(old=False))
 RECORDS = {"archive/data.pkl": PICKLED, **{f"archive/data/{key}": raw for key, raw in RAW.items()}}
 
 
@@ -370,6 +281,10 @@ def encrypted() -> bytes:
         (old_format(program(1), {}), "holds no state dict but a int"),
         (
             old_format(program({"a": FLOAT, "b": Stored("FloatStorage", "7", 5)}), {}),
+            "describes storage 7 in two ways",
+        ),
+        (
+            new_format(program({"a": FLOAT, "b": Stored("IntStorage", "7", 6)}), RAW),
             "describes storage 7 in two ways",
         ),
     ],
