@@ -25,7 +25,7 @@ from minidl.streams import manual_seed
 __version__ = "0.1.0"
 
 _LAZY = {name: f"minidl.{name}" for name in ("data", "inspection", "io", "nn", "optim", "testing", "train")}
-_LAZY_HOMES = {"Model": "minidl.model", "explain": "minidl.inspection"}
+_LAZY_HOMES = {"Ensemble": "minidl.ensemble", "Model": "minidl.model", "explain": "minidl.inspection"}
 
 __all__ = [
     "Tensor",

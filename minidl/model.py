@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
-from minidl import nn, streams
+from minidl import model_file, nn
+from minidl.data.transforms import split_arrays
 from minidl.errors import CheckpointError
 from minidl.inspection.summary import summary as layer_table
-from minidl.io import WeightsReport, as_arrays, layouts, load_arrays, read_weights, save_arrays
+from minidl.io import WeightsReport, as_arrays, layouts, read_weights, save_arrays
+from minidl.io.guard import shown
 from minidl.train import History, Recipe
 from minidl.train import evaluate as run_evaluation
 from minidl.train import fit as run_training
@@ -31,9 +33,10 @@ class Model(nn.Module):
     input_shape   (H, W, C) of the images it takes; None accepts any
     smallest      if set, images of any size with at least so many rows and columns are taken too
     num_classes   K; None if unknown
-    preprocess    what is done to uint8 images first: {"mean": [...], "std": [...], "resize": [H, W], "bgr":
-                  True, "scale": 255}, all optional; they are divided by 255 in any case. Float images pass
-                  unchanged. See `minidl.data.transforms.preprocess`.
+    preprocess    what is done to uint8 images first: {"mean": [...], "std": [...], "resize": [H, W] ...}, all
+                  optional; they are divided by 255 in any case. Float images pass unchanged. See
+                  `minidl.data.transforms.preprocess`.
+    recipes       name -> `minidl.train.Recipe` that `fit(recipe=name)` trains by
     aux_weight    weight of the auxiliary losses for a `forward` that returns (logits, (auxiliary, ...))
                   in training mode: `fit` minimises loss + aux_weight * their sum, and reports the loss alone
     A model remembers the arguments it was built with, so that `reset` and `load` can build it again. Modules
@@ -54,6 +57,8 @@ class Model(nn.Module):
     num_classes: int | None = None
     aux_weight: float = 0.3  # of GoogLeNet: Szegedy et al. 2014, arXiv:1409.4842, section 5
     preprocess: dict[str, Any] | None = None
+    recipes: Mapping[str, Recipe] = MappingProxyType({})
+    as_built: bool = True  # no weights have been learned or loaded
     public_names: Mapping[str, Callable[[list[str]], list[str] | dict[str, str]]] = MappingProxyType({})
     public_preprocess: Mapping[str, dict[str, Any]] = MappingProxyType({})
     flattened: Mapping[str, tuple[int, int, int]] = MappingProxyType({})
@@ -88,8 +93,8 @@ class Model(nn.Module):
         data: Any,
         labels: Any = None,
         *,
-        epochs: int = 10,
-        batch_size: int = 128,
+        epochs: int | None = None,
+        batch_size: int | None = None,
         validation: Any = 0.1,
         optimizer: Any = None,
         schedule: Any = None,
@@ -97,6 +102,8 @@ class Model(nn.Module):
         augment: Any = None,
         callbacks: Sequence[Callback] = (),
         checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_minutes: float | None = None,
+        checkpoint_keep: int = 2,
         resume: bool = False,
         seed: int | None = None,
         device: str | None = None,
@@ -106,22 +113,31 @@ class Model(nn.Module):
 
         data          a Dataset, its loader function or name, (images, labels), or anything with __len__ and
                       __getitem__
-        epochs        passes over the training images; with `resume` the total
+        epochs        passes over the training images (10, or as the recipe says that is given); with `resume`
+                      the total
+        batch_size    images in a step (128, or as the recipe says that is given)
         validation    a share of the training images to hold out (the same ones in every run), a split, or
                       None; never the test split
         optimizer     an optimiser, or a function of the parameters; by default the recipe's
         schedule      a schedule, or a function of the optimiser; by default the recipe's, and constant for a
                       given optimiser
+        recipe        how to train, see `minidl.train.Recipe`: "paper" is the one in `recipes`, for the models
+                      of the zoo their paper's, with its epochs, batch size, initial weights (of a model that
+                      is as it was built) and preprocessing (fitted to the training images, and kept)
         augment       a transform of `minidl.data.transforms` or its name ("crop+flip"); by default the
                       recipe's, "" for none
-        checkpoint    a folder that gets everything needed to go on, after each epoch; `resume` goes on from
-                      its newest file
+        checkpoint    a folder that gets everything needed to go on, after each epoch and when the run is
+                      stopped; `resume` goes on from its furthest file, to the bits of a run never stopped
+        checkpoint_minutes  write one in the midst of an epoch too when the last is so old; None for never
+        checkpoint_keep     how many of finished epochs stay in the folder
         seed          restart all random streams; None continues them
 
         A second call goes on training with a new optimiser and schedule; `reset` starts afresh. Ctrl-C ends
-        it and leaves the model as it is. FloatingPointError when the loss is not finite, naming the first
-        layer whose output is not; DataError when the data does not fit the model; CheckpointError for a
-        checkpoint that is damaged or of another kind of run.
+        it after the step under way and leaves the model as it is; a second one raises KeyboardInterrupt at
+        once. With a checkpoint folder SIGTERM ends it likewise, and is then raised again.
+        FloatingPointError when the loss is not finite, naming the first layer whose output is not; DataError
+        when the data does not fit the model; CheckpointError for a checkpoint that is damaged, of another
+        kind of run or cannot be written, and for a folder that another run is using.
         """
         return run_training(
             self,
@@ -136,19 +152,78 @@ class Model(nn.Module):
             augment=augment,
             callbacks=callbacks,
             checkpoint=checkpoint,
+            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_keep=checkpoint_keep,
             resume=resume,
             seed=seed,
             device=device,
             verbose=verbose,
         )
 
-    def evaluate(self, data: Any, labels: Any = None, *, batch_size: int = 256) -> dict[str, float]:
-        """{"loss", "accuracy", "top5"} on the test split of a Dataset, or on the images given."""
-        return run_evaluation(self, data, labels, batch_size=batch_size)
+    def evaluate(
+        self,
+        data: Any,
+        labels: Any = None,
+        *,
+        batch_size: int = 256,
+        crops: int = 1,
+        scales: Sequence[int] | None = None,
+        crop_size: int | tuple[int, int] | None = None,
+        resize: int | None = None,
+        confusion: bool = False,
+    ) -> dict[str, Any]:
+        """{"loss", "accuracy", "top5"} on the test split of a Dataset, or on the images given.
 
-    def predict(self, images: Any, *, batch_size: int = 256) -> np.ndarray:
-        """Class probabilities.  images (N, H, W, C), uint8 or preprocessed float -> (N, K)"""
-        return run_prediction(self, images, batch_size=batch_size)
+        crops      10 or 144: the class probabilities are averaged over so many crops of each image and the
+                   loss is that of the average. 10 are AlexNet's, the corners and centre of the middle square
+                   and their mirrors; 144 are GoogLeNet's. 1 takes the image as `preprocess` has it
+        scales     average over the whole image instead, with its shorter side at each of these lengths, plain
+                   and mirrored; for models that take any size
+        crop_size  rows and columns of a crop; by default the model's
+        resize     the length of images' shorter side before 10 crops are cut; by default 256 for crops of
+                   224, in proportion for others
+        confusion  also "confusion" (K, K): how many images of each true class (row) were taken for each class
+                   (column), and "per_class" (K,): the accuracy on each class, NaN without images
+
+        Crops are cut from images as they are, then preprocessed without the "resize" and "crop" of
+        `preprocess`; see `minidl.train.crops`. ValueError for options that are none, ShapeError for sizes
+        that the model or the images cannot have.
+        """
+        return run_evaluation(
+            self,
+            data,
+            labels,
+            batch_size=batch_size,
+            crops=crops,
+            scales=scales,
+            crop_size=crop_size,
+            resize=resize,
+            confusion=confusion,
+        )
+
+    def predict(
+        self,
+        images: Any,
+        *,
+        batch_size: int = 256,
+        crops: int = 1,
+        scales: Sequence[int] | None = None,
+        crop_size: int | tuple[int, int] | None = None,
+        resize: int | None = None,
+    ) -> np.ndarray:
+        """Class probabilities.  images (N, H, W, C), uint8 or preprocessed float -> (N, K)
+
+        crops, scales, crop_size, resize: averaged over views of each image, as in `evaluate`.
+        """
+        return run_prediction(
+            self,
+            images,
+            batch_size=batch_size,
+            crops=crops,
+            scales=scales,
+            crop_size=crop_size,
+            resize=resize,
+        )
 
     def summary(self, input_shape: tuple[int, int, int] | None = None) -> str:
         """The layer table as text: kernel/stride/padding, output shape, parameters and multiply-adds."""
@@ -157,14 +232,24 @@ class Model(nn.Module):
     def reset(self) -> None:
         """Draw new initial weights, as if the model had just been built."""
         build, arguments = self.__dict__["_call"]
-        self.load_state_dict(build(**arguments).to("cpu", next(self.parameters()).dtype).state_dict())
+        new = build(**arguments)
+        if "fitted" in (self.preprocess or {}):  # to images that another training may not have
+            self.preprocess = new.preprocess
+        self.load_state_dict(new.to("cpu", next(self.parameters()).dtype).state_dict())
+        self.as_built = True
+
+    def load_state_dict(self, state: dict[str, np.ndarray], strict: bool = True) -> None:
+        super().load_state_dict(state, strict)
+        self.as_built = False
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and configuration as one safetensors file, whole or not at all.  TypeError if the
         arguments the model was built with are not plain data."""
-        description = {"format": "minidl-model", "model": self.config, "preprocess": self.preprocess}
+        preprocess, fitted = split_arrays(self.preprocess)
+        description = {"format": model_file.FORMAT, "model": self.config, "preprocess": preprocess}
+        arrays = {f"{model_file.FITTED}{name}": array for name, array in fitted.items()}
         try:
-            save_arrays(path, self._host_state(), description)
+            save_arrays(path, {**self._host_state(), **arrays}, description)
         except TypeError as error:
             raise TypeError(
                 f"save: the arguments {type(self).__name__} was built with must be numbers, strings, lists "
@@ -172,39 +257,33 @@ class Model(nn.Module):
             ) from error
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Build and fill a model from a file of `save`: `Model.load` those of the zoo, `MyNet.load` your own
-        class.
+    def load(cls, path: str | os.PathLike[str], weights: Literal["raw", "ema"] | None = None) -> Self:
+        """Build and fill a model from a file of `save` or a checkpoint of `fit`: `Model.load` those of the
+        zoo, `MyNet.load` your own class.
 
-        CheckpointError when the file is missing, damaged, or holds another model.
+        weights: which of a checkpoint, "raw" as they were trained or "ema", their moving average; by default
+        the average if the run keeps one, as `fit` itself does at its end.
+        CheckpointError when the file is missing, damaged, or holds another model or not these weights;
+        ValueError for other words.
         """
-        arrays, description = load_arrays(path)
-        if description.get("format") != "minidl-model":
-            raise CheckpointError(f"{path} holds no model (its format is {description.get('format')!r})")
-        name, arguments = description["model"]["name"], description["model"]["arguments"]
+        description, arrays = model_file.read(path, weights)
+        name = description["name"]
         zoo = import_module("minidl_models")
-        random = streams.get_state()
         if cls is not Model and name == cls.__name__:
             build: Callable[..., Any] = cls
         elif name in zoo.names():
             build = partial(zoo.create, name)
         else:
             raise CheckpointError(
-                f"{path} holds a {name}, which is not in the zoo; load it with its own class: "
-                f"{name}.load(path)"
+                f"{path} holds a {shown(name)}, which is not in the zoo; load it with its own class: "
+                f"{shown(name)}.load(path)"
             )
-        with nn.init.blank():
-            model = build(**arguments)
-        streams.set_state(random)  # what the model drew by other means is replaced too
+        model = model_file.built(path, build, description["arguments"], arrays)
         if not isinstance(model, cls):
             raise CheckpointError(
                 f"{path} holds a {name}, not a {cls.__name__}; load it with minidl.Model.load"
             )
         model.preprocess = description["preprocess"]
-        dtypes = {array.dtype for array in arrays.values()}
-        if len(dtypes) == 1:
-            model.to(dtype=dtypes.pop())
-        model.load_state_dict(arrays)
         return model
 
     def weight_names(self, layout: str) -> dict[str, str]:
@@ -255,8 +334,9 @@ class Model(nn.Module):
         """
         places = self._places(layout)
         arrays, description = (as_arrays(source), {}) if isinstance(source, Mapping) else read_weights(source)
+        own, arrays = model_file.with_fitted(description.get("preprocess"), arrays)
         report = layouts.load_weights(self, places, arrays, layout=layout, head=head, strict=strict)
-        public = self.public_preprocess.get(layout, description.get("preprocess"))
+        public = self.public_preprocess.get(layout, own)
         if public is not None:
             kept = {key: value for key, value in (self.preprocess or {}).items() if key == "resize"}
             self.preprocess = kept | copy.deepcopy(public)

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any
 
 from minidl import Model
+from minidl_models.recipes import recipes_of
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,18 @@ def zoo_model(
     """
 
     def register(fn: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(fn)
+        signature, name = inspect.signature(fn), fn.__name__
 
         @wraps(fn)
         def build(*args: Any, **kwargs: Any) -> Model:
             arguments = dict(signature.bind(*args, **kwargs).arguments)
             model = fn(**arguments)
             model.remember_call(build, arguments)
+            label = arguments.get("dataset") or arguments.get("variant") or next(iter(entry(name).variants))
+            model.recipes = recipes_of(name, label, model.input_shape)
             return model
 
-        _entries[fn.__name__] = Entry(build, paper, year, dict(map(_labelled, variants)))
+        _entries[name] = Entry(build, paper, year, dict(map(_labelled, variants)))
         return build
 
     return register

@@ -32,10 +32,12 @@ FLOORS = {
     "minidl.io": 6,
     "minidl.inspection": 7,
     "minidl.train": 7,
+    "minidl.ensemble": 8,
     "minidl.model": 8,
+    "minidl.model_file": 8,
     "minidl": 9,
-    "minidl.__main__": 9,
-    "minidl.cli": 9,
+    "minidl.cli": 10,
+    "minidl.__main__": 11,
 }
 HOMES = {  # libraries that one folder alone imports
     "cupy": "minidl.backend.cuda",

@@ -10,6 +10,7 @@ import minidl as md
 import minidl_models
 from minidl import nn, streams
 from minidl.errors import CheckpointError
+from minidl.io import load_arrays, save_arrays
 
 
 class Own(md.Model):
@@ -124,3 +125,49 @@ def test_summary_lists_every_layer_and_restores_the_mode():
 def test_summary_needs_a_shape():
     with pytest.raises(md.errors.ShapeError, match="no input_shape"):
         Own(4).summary()
+
+
+def rewritten(path: Path, **changes: object) -> Path:
+    """The file with another description, and a checksum that fits: what only a person can make."""
+    arrays, description = load_arrays(path)
+    save_arrays(path, arrays, {**description, **changes})
+    return path
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    minidl_models.nin("mnist").save(tmp_path / "m.safetensors")
+    return tmp_path / "m.safetensors"
+
+
+@pytest.mark.parametrize(("changes", "text"), [
+    ({"model": None}, "m.safetensors does not describe a model that can be built"),
+    ({"model": {"name": "nin"}}, "it has no 'arguments'"),
+    ({"model": {"name": "nin", "arguments": []}}, "it does not say which model, built with which arguments"),
+    ({"model": {"name": ["nin"], "arguments": {}}}, "it does not say which model"),
+    ({"model": {"name": "n\x1b[2J", "arguments": {}}}, r"holds a 'n\\x1b\[2J', which is not in the zoo"),
+    ({"model": {"name": "nin", "arguments": {"size": 3}}}, "m.safetensors .*takes no argument 'size'"),
+    ({"model": {"name": "nin", "arguments": {"num_classes": 10**8}}}, "more than the file of the network"),
+    ({"model": {"name": "nin", "arguments": {"num_classes": -3}}}, "does not describe a model"),
+    ({"model": {"name": "nin", "arguments": {"dataset": "cifar10"}}}, "m.safetensors: .*has shape"),
+    ({"preprocess": [1]}, "preprocess is a list, not a table"),
+    ({"preprocess": {"rotate": 90}}, "unknown key 'rotate'"),
+    ({"preprocess": {"resize": [10**9, 10**9]}}, r"resize is \[1000000000, 1.*, which makes no sense"),
+    ({"preprocess": {"crop": "all"}}, "crop is all, which makes no sense"),
+    ({"preprocess": {"mean": "grey"}}, "mean is grey, which makes no sense"),
+    ({"preprocess": {"lcn": {"size": 10**9}}}, "lcn is .* which makes no sense"),
+    ({"preprocess": {"zca": {}}}, "zca is {}, which makes no sense"),
+])  # fmt: skip
+def test_a_description_that_makes_no_sense(saved: Path, changes: dict, text: str):
+    random = streams.get_state()
+    with pytest.raises(CheckpointError, match=text):
+        md.Model.load(rewritten(saved, **changes))
+    assert streams.get_state() == random
+
+
+def test_blank_networks_have_a_limit():
+    with nn.init.blank(4 * 30):
+        nn.Linear(5, 1)
+        with pytest.raises(ValueError, match=r"weights of shape \(5, 5\) are more than the file"):
+            nn.Linear(5, 5)
+    assert nn.Linear(100, 100).weight.data.any()

@@ -2,8 +2,9 @@
 
 from minidl.train import callbacks, checkpoint
 from minidl.train.evaluate import evaluate, predict
-from minidl.train.fit import History, Run, fit
-from minidl.train.recipe import Recipe, default_for
+from minidl.train.fit import fit
+from minidl.train.recipe import Recipe, choose, default_for
+from minidl.train.run import History, Run
 from minidl.train.tune import read_table, tune, write_table
 from minidl.train.warmup import warmup
 
@@ -13,6 +14,7 @@ __all__ = [
     "Run",
     "callbacks",
     "checkpoint",
+    "choose",
     "default_for",
     "evaluate",
     "fit",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.data import Dataset, Split, load
+from minidl.data.rows import Rows
 from minidl.errors import DataError, ShapeError
 from minidl.nn import Module
 
@@ -101,8 +102,9 @@ def check_labels(model: Module, split: Any, where: str) -> None:
 
 def preprocessed_shape(model: Module, kind: Kind) -> tuple[int, ...]:
     """The (H, W, C) that reach the model."""
-    resize = (getattr(model, "preprocess", None) or {}).get("resize")
-    return (*resize, kind.shape[2]) if resize and kind.is_uint8 else tuple(kind.shape)
+    config = (getattr(model, "preprocess", None) or {}) if kind.is_uint8 else {}
+    size = config.get("crop") or config.get("resize")
+    return (*size, kind.shape[2]) if size and len(kind.shape) == 3 else tuple(kind.shape)
 
 
 def _check_shape(model: Module, kind: Kind, expected: tuple[int, ...], where: str) -> None:
@@ -139,4 +141,7 @@ class _Picked:
 
 
 def _subset(split: Any, indices: np.ndarray) -> Any:
-    return Split(*split.take(indices)) if isinstance(split, Split) else _Picked(split, indices)
+    """The items at `indices`, none of them copied or read."""
+    if isinstance(split, Split):
+        return Split(Rows(split.images, indices), split.labels[indices])
+    return _Picked(split, indices)

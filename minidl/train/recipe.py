@@ -1,35 +1,61 @@
 """How to train, as data: optimiser, schedule, and the small choices around them.
 
+A `Recipe` is a table of plain values, so that it can stand in a file, be overridden field by field, and be
+written into a run's folder. A model names those of its paper in `Model.recipes`.
+
 The default recipe was found on real CIFAR-10 with NIN, the network that is slowest to start: Adam in one
 cycle up to 1e-3, or 2.5e-3 with batch normalisation. In a cycle of 100 batches of 128 images, the paper's
 network (no batch normalisation, last biases at 5) came to 26 % that way, and stayed at chance with Adam at
 2e-3 and SGD at 0.03; with batch normalisation 2.5e-3 gave 49 %, 1e-3 38 %.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import groupby
+from typing import Any
+
+import numpy as np
 
 from minidl import optim
 from minidl.autograd import Tensor
-from minidl.nn import BatchNorm2d, Module
+from minidl.data import transforms
+from minidl.nn import BatchNorm2d, Conv2d, Dropout, Linear, Module, init
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
-SCHEDULES = ("one_cycle", "cosine", "exponential", "constant")
+SCHEDULES = ("one_cycle", "cosine", "exponential", "steps", "constant")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to train. `fit` uses every field but the last two, unless its own arguments overrule it.
+    """One way to train. `fit` uses every field, unless its own arguments overrule it.
 
-    optimizer     "adam", "adamw", "sgd" (Nesterov, momentum), or "rmsprop" (decay 0.9, eps 1.0, momentum)
-    lr            the highest learning rate of the schedule
-    schedule      "one_cycle" and "cosine" (over the whole run), "exponential" (0.94 every two epochs) or
-                  "constant"
-    ema_decay     evaluate, and end with, the exponential moving average of the parameters; None for none
-    clip_norm     largest norm of all gradients together; None for none
-    augment       what `transforms.parse` understands: "flip", "crop+flip" ...; None for none
-    epochs        for the command line, which passes both to `fit`
-    batch_size
+    optimizer      "adam", "adamw", "sgd", or "rmsprop" (decay 0.9, eps 1.0: Szegedy et al. 2015)
+    lr             the highest learning rate of the schedule
+    momentum       of "sgd" and "rmsprop"
+    nesterov       whether the momentum of "sgd" is Nesterov's
+    weight_decay   of the weights
+    decay_biases   whether biases decay too
+    decay_norms    whether gamma and beta of batch norms decay too
+    lr_factors     {"bias": 2.0} lets biases learn at twice the rate, {"fc8.*": 10.0} what lies below fc8
+    schedule       "one_cycle" and "cosine" (over the whole run), "exponential" (times gamma every `every`
+                   epochs), "steps" (times gamma at each of the milestones) or "constant"
+    gamma, every   of "exponential", gamma also of "steps"
+    milestones     when the rate drops, as shares of the run: with (0.5, 0.75) a shorter run keeps its shape
+    warmup_steps   so many steps at `warmup_factor` times the rate come first
+    label_smoothing, clip_norm (the largest norm of all gradients together; None for none)
+    ema_decay      evaluate, and end with, the exponential moving average of the parameters; None for none
+    aux_weight     of the auxiliary losses; None leaves the model's
+    dropout        p of all Dropouts; None leaves the model's
+    initial_std    weights start normal with this deviation, biases at 0; {"conv1.*": 0.001, "*": 0.05} gives
+                   one for each layer, by the first pattern that fits. None leaves the model's own start
+    preprocess     what `transforms.fit_preprocess` understands: "gcn+zca", "mean(per='pixel')" ..., fitted to
+                   the training images; augmentation then comes after it. "none" divides by 255 alone; None
+                   leaves the model's
+    augment        what `transforms.parse` understands: "flip", "pad_crop(4)+flip" ...; None for none
+    epochs, batch_size
     """
 
     optimizer: str = "adam"
@@ -43,24 +69,63 @@ class Recipe:
     augment: str | None = None
     epochs: int = 10
     batch_size: int = 128
+    nesterov: bool = True
+    decay_biases: bool = True
+    decay_norms: bool = True
+    lr_factors: Mapping[str, float] = field(default_factory=dict)
+    gamma: float = 0.94
+    every: int = 2
+    milestones: Sequence[float] = ()
+    warmup_steps: int = 0
+    warmup_factor: float = 0.1
+    aux_weight: float | None = None
+    dropout: float | None = None
+    initial_std: float | Mapping[str, float] | None = None
+    preprocess: str | None = None
 
     def __post_init__(self) -> None:
-        for field, value, known in (
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("schedule", self.schedule, SCHEDULES),
-        ):
-            if value not in known:
-                raise ValueError(f"Recipe: {field} is {value!r}; it may be {', '.join(known)}")
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"Recipe: {name} is {getattr(self, name)!r}; it may be {', '.join(known)}")
+        shares = [0.0, *self.milestones, 1.0]
+        if (self.schedule == "steps") != bool(self.milestones) or sorted(set(shares)) != shares:
+            raise ValueError(
+                f"Recipe: milestones are {tuple(self.milestones)} with schedule {self.schedule!r}; give "
+                "increasing shares of the run between 0 and 1, and for 'steps' alone"
+            )
+        if self.augment:
+            transforms.parse(self.augment)
+        if self.preprocess:
+            transforms.check_preprocess(self.preprocess)
 
-    def build_optimizer(self, params: Iterable[Tensor]) -> optim.Optimizer:
-        """The optimiser, at `lr`."""
+    def as_data(self) -> dict[str, Any]:
+        """All fields, as JSON gives them back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def overridden(self, changes: Mapping[str, Any]) -> "Recipe":
+        """This recipe with other values of some fields.  ValueError for an unknown one, listing them."""
+        known = [each.name for each in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise ValueError(f"Recipe: there is no field {name!r}; the fields are {', '.join(known)}")
+        return dataclasses.replace(self, **changes)
+
+    def check(self, model: Module) -> None:
+        """ValueError if the recipe names layers or parameters that the model does not have."""
+        self.build_optimizer(model)
+        with init.blank():
+            self._drawn(model)
+
+    def build_optimizer(self, model: Module) -> optim.Optimizer:
+        """The optimiser of the model's parameters, at `lr`."""
+        params = self._groups(model)
         if self.optimizer == "sgd":
             return optim.SGD(
                 params,
                 self.lr,
                 momentum=self.momentum,
                 weight_decay=self.weight_decay,
-                nesterov=self.momentum > 0,
+                nesterov=self.nesterov and self.momentum > 0,
             )
         if self.optimizer == "rmsprop":
             return optim.RMSprop(
@@ -69,13 +134,91 @@ class Recipe:
         kind = optim.AdamW if self.optimizer == "adamw" else optim.Adam
         return kind(params, self.lr, weight_decay=self.weight_decay)
 
-    def build_schedule(self, optimizer: optim.Optimizer, total_steps: int) -> "optim.Schedule | None":
-        """The schedule for a run of `total_steps` batches; None for a constant learning rate."""
+    def build_schedule(
+        self, optimizer: optim.Optimizer, total_steps: int, epochs: int
+    ) -> "optim.Schedule | None":
+        """The schedule for a run of `total_steps` batches in `epochs`; None for a constant learning rate."""
+        steps = max(1, total_steps - self.warmup_steps)  # a schedule counts from the end of the warm-up
+        schedule: optim.Schedule | None = None
         if self.schedule == "one_cycle":
-            return optim.OneCycleLR(optimizer, self.lr, total_steps)
-        if self.schedule == "cosine":
-            return optim.CosineLR(optimizer, total_steps)
-        return optim.ExponentialLR(optimizer) if self.schedule == "exponential" else None
+            schedule = optim.OneCycleLR(optimizer, self.lr, steps)
+        elif self.schedule == "cosine":
+            schedule = optim.CosineLR(optimizer, steps)
+        elif self.schedule == "exponential":
+            schedule = optim.ExponentialLR(
+                optimizer, self.gamma, self.every * (total_steps // epochs), per="step"
+            )
+        elif self.schedule == "steps":
+            drops = sorted(
+                {max(1, round(share * total_steps) - self.warmup_steps) for share in self.milestones}
+            )
+            schedule = optim.MultiStepLR(optimizer, sorted(drops), self.gamma, per="step")
+        if not self.warmup_steps:
+            return schedule
+        return optim.Warmup(
+            optimizer, self.warmup_steps, schedule, self.warmup_factor, per="step", shape="constant"
+        )
+
+    def start(self, model: Module) -> None:
+        """Draw the initial weights, if the recipe has any of its own.
+
+        ValueError if a pattern of `initial_std` fits no layer.
+        """
+        drawn = self._drawn(model)
+        if drawn:
+            dtype = next(model.parameters()).dtype
+            model.load_state_dict({name: a.astype(dtype) for name, a in drawn.items()}, strict=False)
+
+    def _drawn(self, model: Module) -> dict[str, np.ndarray]:
+        """Initial weights by the names of their parameters."""
+        if self.initial_std is None:
+            return {}
+        given = self.initial_std if isinstance(self.initial_std, Mapping) else {"*": self.initial_std}
+        layers = [(path, m) for path, m in model.named_modules() if isinstance(m, (Conv2d, Linear))]
+        for pattern in given:
+            if not any(fnmatchcase(path, pattern) for path, _ in layers):
+                raise ValueError(f"Recipe: initial_std has {pattern!r}, which fits the path of no layer")
+        drawn: dict[str, np.ndarray] = {}
+        for path, layer in layers:
+            std = next((std for pattern, std in given.items() if fnmatchcase(path, pattern)), None)
+            if std is not None:
+                drawn[f"{path}.weight"] = init.normal(layer.weight.shape, std)
+                if layer.bias is not None:
+                    drawn[f"{path}.bias"] = init.zeros(layer.bias.shape)
+        return drawn
+
+    def settle(self, model: Module) -> None:
+        """Set what the recipe says of the model itself: dropout, the weight of auxiliary losses."""
+        if self.dropout is not None:
+            for module in model.modules():
+                if isinstance(module, Dropout):
+                    module.p = self.dropout
+        if self.aux_weight is not None:
+            vars(model)["aux_weight"] = self.aux_weight
+
+    def _groups(self, model: Module) -> Any:
+        """The parameters, in groups where they differ in learning rate or decay."""
+        norms = {path for path, module in model.named_modules() if isinstance(module, BatchNorm2d)}
+        factors = dict(self.lr_factors)
+        matched = {"bias"}
+        rows: list[tuple[float, float, Tensor]] = []
+        for name, p in model.named_parameters():
+            path, _, last = name.rpartition(".")
+            bias = last == "bias" and path not in norms
+            fits = [key for key in factors if (bias if key == "bias" else fnmatchcase(name, key))]
+            matched.update(fits)
+            decays = self.decay_norms if path in norms else self.decay_biases or not bias
+            factor = float(np.prod([factors[key] for key in fits]))
+            rows.append((factor, self.weight_decay if decays else 0.0, p))
+        for key in factors:
+            if key not in matched:
+                raise ValueError(f"Recipe: lr_factors has {key!r}, which fits the path of no parameter")
+        if all(row[:2] == (1.0, self.weight_decay) for row in rows):
+            return [p for *_, p in rows]
+        return [
+            {"params": [p for *_, p in group], "lr_factor": factor, "weight_decay": decay}
+            for (factor, decay), group in groupby(rows, key=lambda row: row[:2])
+        ]
 
 
 def default_for(model: Module, dataset_name: str | None = None) -> Recipe:
@@ -91,3 +234,21 @@ def default_for(model: Module, dataset_name: str | None = None) -> Recipe:
         epochs=8 if dataset_name == "digits" else 10,
         batch_size=32 if dataset_name == "digits" else 128,
     )
+
+
+def choose(recipe: Recipe | str | None, model: Module, dataset_name: str | None = None) -> Recipe:
+    """The recipe meant: itself, "default" (or None), or one that the model names, such as "paper".
+
+    ValueError, listing the names, for any other.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    named: Mapping[str, Recipe] = getattr(model, "recipes", {})
+    if recipe in (None, "default"):
+        return default_for(model, dataset_name)
+    if not isinstance(recipe, str) or recipe not in named:
+        raise ValueError(
+            f"fit: recipe is {recipe!r}; give a minidl.train.Recipe or "
+            f"{' or '.join(map(repr, ['default', *named]))}"
+        )
+    return named[recipe]

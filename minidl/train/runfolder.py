@@ -4,10 +4,12 @@
     metrics.csv         one line per epoch
     log.txt             the layer table, one line per epoch, the result
     checkpoint/         the state that a killed run continues from
+    best.safetensors    the model of the epoch with the highest val_accuracy
     model.safetensors   the final weights; nothing in it depends on the clock
 
 config.json is the one file that decides: a folder is a run if it has one, and the run is finished once a
-result stands in it. So the result is written last, after the weights.
+result stands in it. So the result is written last, after the weights and the log. Every file is replaced as a
+whole, so that no kill leaves half a line; while a run works in the folder, .lock keeps others out.
 """
 
 import contextlib
@@ -22,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 from minidl.errors import CheckpointError
 from minidl.io import write_atomic
+from minidl.train import lock
 from minidl.train.callbacks import Callback
 
 if TYPE_CHECKING:
-    from minidl.train.fit import Run
+    from minidl.train.run import Run
 
 RUNS = Path("runs")  # where runs without a folder of their own go, below the current folder
 KEYS = (  # what the command line needs of a config.json
@@ -68,12 +71,18 @@ class RunFolder:
         return self.path / "checkpoint"
 
     @property
+    def best(self) -> Path:
+        return self.path / "best.safetensors"
+
+    @property
     def weights(self) -> Path:
         return self.path / "model.safetensors"
 
     def used(self) -> bool:
-        """Whether anything is there already."""
-        return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        """Whether anything is there already, besides a lock."""
+        if not self.path.is_dir():
+            return self.path.exists()
+        return any(path.name != lock.NAME for path in self.path.iterdir())
 
     def read_config(self) -> dict[str, Any]:
         """What config.json holds.  CheckpointError when the folder has none, or a damaged one."""
@@ -101,12 +110,14 @@ class RunFolder:
         self.config.unlink(missing_ok=True)
         if self.made:
             with contextlib.suppress(OSError):  # something else lies in it: leave it
+                (self.path / lock.NAME).unlink(missing_ok=True)
                 self.path.rmdir()
 
     def write_log(self, text: str) -> None:
-        """Add lines to log.txt."""
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        """Add lines to log.txt, unless a run that was killed right then has added them already."""
+        before = self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+        if not before.endswith(text + "\n"):
+            write_atomic(self.log, f"{before}{text}\n".encode())
 
 
 def claim(out: Path | None, name: str) -> RunFolder:

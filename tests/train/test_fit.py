@@ -164,7 +164,7 @@ def test_a_moving_average_is_what_is_left_at_the_end(tiny, data: Dataset):
 
 
 def test_unknown_recipe_names(tiny, data: Dataset):
-    with pytest.raises(ValueError, match="recipe is 'fast'; give 'default' or"):
+    with pytest.raises(ValueError, match=r"recipe is 'fast'; give a minidl\.train\.Recipe or 'default'"):
         tiny.fit(data, recipe="fast")
     with pytest.raises(ValueError, match="optimizer is 'lion'; it may be adam, adamw"):
         Recipe("lion")
@@ -223,7 +223,7 @@ def test_early_stopping(tiny, data: Dataset):
     ],
 )
 def test_early_stopping_knows_which_way_is_better(monitor: str, values: list[float], stops: bool):
-    run = SimpleNamespace(history=History({monitor: values}), stop=False, epoch=3)
+    run = SimpleNamespace(history=History({monitor: values}), stop=False, epoch=3, batch=0)
     EarlyStopping(monitor, patience=2).begin(run)
     assert run.stop is stops
 

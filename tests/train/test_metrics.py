@@ -34,3 +34,22 @@ def test_ties_go_to_the_lower_class_as_in_argmax():
 def test_nan_is_no_hit():
     total = counted([[np.nan] * 3], [0])
     assert (total.accuracy, total.top5) == (0, 0)
+
+
+def test_confusion_has_true_classes_in_rows():
+    total = Metrics(confusion=True)
+    total.update(0.0, np.array([[1, 0, 0], [0, 1, 0.0]]), np.array([0, 0]))
+    total.update(0.0, np.array([[0, 1, 1.0], [0, 0, 1]]), np.array([1, 1]))
+    np.testing.assert_array_equal(total.confusion, [[1, 1, 0], [0, 1, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(total.per_class, [0.5, 0.5, np.nan])
+
+
+def test_nan_is_taken_for_no_class():
+    total = Metrics(confusion=True)
+    total.update(0.0, np.array([[np.nan, 1.0], [np.nan, np.nan], [1.0, 0.0]]), np.array([0, 0, 0]))
+    np.testing.assert_array_equal(total.confusion, [[1, 0], [0, 0]])
+    assert total.per_class[0] == total.accuracy == 1 / 3
+
+
+def test_confusion_is_not_counted_unless_asked_for():
+    assert counted([[0, 1]], [1]).confusion.size == 0

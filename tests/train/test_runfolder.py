@@ -1,4 +1,4 @@
-"""Tests of minidl/train/runfolder.py; what training writes into a run folder is seen in tests/test_cli.py."""
+"""Tests of minidl/train/runfolder.py; tests/cli/test_training.py sees what training writes into one."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from minidl.errors import CheckpointError
-from minidl.train import runfolder
+from minidl.train import lock, runfolder
 from minidl.train.runfolder import RunFolder
 
 # What config.json of a run that has begun holds, at least.
@@ -137,3 +137,39 @@ def test_a_run_with_a_checkpoint_is_kept():
     run.checkpoint.mkdir()
     run.give_up()
     assert run.config.exists()
+
+
+def test_a_lock_alone_does_not_make_a_folder_used():
+    with lock.held(Path("mine"), print):
+        run = RunFolder(Path("mine"))
+        assert not run.used()
+        run.log.touch()
+        assert run.used()
+
+
+def test_a_run_that_could_not_start_leaves_no_lock_either():
+    run = runfolder.claim(None, "nin-digits")
+    with lock.held(run.path, print):
+        run.write_config({})
+        run.give_up()
+        assert not run.path.exists()
+
+
+def test_lines_that_a_killed_run_has_added_are_not_added_again():
+    run = runfolder.claim(None, "nin-digits")
+    for text in ("epoch 1", "epoch 2", "epoch 2", "a\nb", "a\nb", "epoch 2"):
+        run.write_log(text)
+    assert run.log.read_text() == "epoch 1\nepoch 2\na\nb\nepoch 2\n"
+
+
+def test_a_kill_leaves_no_half_line(monkeypatch):
+    run = runfolder.claim(None, "nin-digits")
+    run.write_log("epoch 1")
+
+    def killed(*_):
+        raise SystemExit
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(SystemExit):
+        run.write_log("epoch 2")
+    assert run.log.read_text() == "epoch 1\n"

@@ -16,6 +16,7 @@ import minidl as md
 from minidl import cli, nn
 from minidl.backend import cpu
 from minidl.backend.cpu import compile as compiling
+from minidl.cli import looking
 from minidl.train import warmup
 
 
@@ -168,10 +169,10 @@ def test_fit_says_why_the_first_step_takes_long(
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
-    monkeypatch.setattr(cli, "_build", lambda name, arguments: built.append(name) or Net())
+    monkeypatch.setattr(looking, "build", lambda name, arguments: built.append(name) or Net())
     result = CliRunner().invoke(cli.main, ["warmup", "one", "two"])
     assert result.exit_code == 0, result.output
     assert built == ["one", "two"]
     assert str(cpu.cache_folder()) in result.output
     CliRunner().invoke(cli.main, ["warmup"])
-    assert tuple(built[2:]) == cli.COMMON
+    assert tuple(built[2:]) == looking.COMMON
