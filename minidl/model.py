@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from minidl import model_file, nn
-from minidl.data.transforms import split_arrays
+from minidl.data.transforms import check_config, split_arrays
 from minidl.errors import CheckpointError
 from minidl.inspection.summary import summary as layer_table
 from minidl.io import WeightsReport, as_arrays, layouts, read_weights, save_arrays
@@ -127,7 +127,8 @@ class Model(nn.Module):
         augment       a transform of `minidl.data.transforms` or its name ("crop+flip"); by default the
                       recipe's, "" for none
         checkpoint    a folder that gets everything needed to go on, after each epoch and when the run is
-                      stopped; `resume` goes on from its furthest file, to the bits of a run never stopped
+                      stopped; `resume` goes on from its furthest file, with the same epochs to the bits of a
+                      run never stopped (with more, a schedule over the whole run goes on as if made for them)
         checkpoint_minutes  write one in the midst of an epoch too when the last is so old; None for never
         checkpoint_keep     how many of finished epochs stay in the folder
         seed          restart all random streams; None continues them
@@ -230,11 +231,15 @@ class Model(nn.Module):
         return layer_table(self, input_shape)
 
     def reset(self) -> None:
-        """Draw new initial weights, as if the model had just been built."""
+        """Draw new initial weights, as if the model had just been built; images are resized as before."""
         build, arguments = self.__dict__["_call"]
         new = build(**arguments)
-        if "fitted" in (self.preprocess or {}):  # to images that another training may not have
-            self.preprocess = new.preprocess
+        kept = {key: value for key, value in (self.preprocess or {}).items() if key == "resize"}
+        self.preprocess = {**kept, **(new.preprocess or {})} or None
+        self.aux_weight = new.aux_weight
+        for mine, fresh in zip(self.modules(), new.modules(), strict=True):
+            if isinstance(mine, nn.Dropout) and isinstance(fresh, nn.Dropout):
+                mine.p = fresh.p
         self.load_state_dict(new.to("cpu", next(self.parameters()).dtype).state_dict())
         self.as_built = True
 
@@ -334,7 +339,9 @@ class Model(nn.Module):
         """
         places = self._places(layout)
         arrays, description = (as_arrays(source), {}) if isinstance(source, Mapping) else read_weights(source)
-        own, arrays = model_file.with_fitted(description.get("preprocess"), arrays)
+        with model_file.damaged("the file" if isinstance(source, Mapping) else source):
+            own, arrays = model_file.with_fitted(description.get("preprocess"), arrays)
+            check_config(own)
         report = layouts.load_weights(self, places, arrays, layout=layout, head=head, strict=strict)
         public = self.public_preprocess.get(layout, own)
         if public is not None:

@@ -20,8 +20,9 @@ _SGD: Mapping[str, Any] = {"optimizer": "sgd", "momentum": 0.9, "nesterov": Fals
 _STEPS: Mapping[str, Any] = {"schedule": "steps", "gamma": 0.1}
 
 # Lin et al. 2013, section 4: batches of 128, dropout, the rate divided by 10 twice; "translation and
-# horizontal flipping" in table 1. Numbers are those of the authors' files, cuda-convnet NIN/*_params: biases
-# learn twice as fast and do not decay, weights start normal. CIFAR-10 has no such file; it has SVHN's here.
+# horizontal flipping" in table 1. Numbers are those of the authors' files, cuda-convnet NIN/*_params (a rate
+# is its eps times the coefficient of the loss): biases learn twice as fast and do not decay, weights start
+# normal. CIFAR-10 has no such file; it has SVHN's here.
 _NIN: Mapping[str, Any] = {
     **_SGD,
     **_STEPS,
@@ -95,7 +96,7 @@ _GOOGLENET: Mapping[str, Any] = {
 }
 
 # Ioffe and Szegedy 2015, section 4.2.2, BN-x30: a rate of 0.045 that falls six times as fast as GoogLeNet's,
-# a fifth of its weight decay, batches of 32, no dropout
+# a fifth of its weight decay, batches of 32, no dropout; 6 million steps
 _BN_INCEPTION: Mapping[str, Any] = {
     **_GOOGLENET,
     "lr": 0.045,
@@ -104,7 +105,7 @@ _BN_INCEPTION: Mapping[str, Any] = {
     "every": 1,
     "dropout": 0.0,
     "augment": "random_resized_crop(224)+flip",
-    "epochs": 40,
+    "epochs": 150,
 }
 
 # Szegedy et al. 2015, section 8, and 2016, section 4; the momentum and the weight decay are those of the
@@ -158,7 +159,7 @@ _PREACT: Mapping[str, Any] = {
     "epochs": 90,
 }
 
-_FAMILIES: Mapping[str, Mapping[str, Any]] = {  # by the first letters of a name, the longer first
+_FAMILIES: Mapping[str, Mapping[str, Any]] = {  # by the first letters of a name
     "nin": _NIN,
     "alexnet": _ALEXNET,
     "vgg": _VGG,
@@ -176,10 +177,13 @@ def recipes_of(name: str, variant: str, input_shape: tuple[int, int, int]) -> di
 
     variant is the data set where a paper trained differently on each; images are cut to `input_shape`.
     """
-    row = dict(next(row for prefix, row in _FAMILIES.items() if name.startswith(prefix)))
+    family = next((prefix for prefix in _FAMILIES if name.startswith(prefix)), None)
+    if family is None:
+        raise ValueError(f"recipes: no row of the table is for {name}; add its paper's")
+    row = dict(_FAMILIES[family])
     if name == "nin":
         row |= _NIN_DATA[variant]
-    elif input_shape[0] == 32:
+    elif _FAMILIES[family] in (_RESNET, _PREACT) and input_shape[0] == 32:
         row = {**_RESNET_CIFAR}
         if name.startswith("preact") or name.endswith("110"):
             row |= _WARMED_UP

@@ -46,7 +46,7 @@ def zoo_model(
             arguments = dict(signature.bind(*args, **kwargs).arguments)
             model = fn(**arguments)
             model.remember_call(build, arguments)
-            label = arguments.get("dataset") or arguments.get("variant") or next(iter(entry(name).variants))
+            label = arguments.get("variant") or arguments.get("dataset") or next(iter(entry(name).variants))
             model.recipes = recipes_of(name, label, model.input_shape)
             return model
 

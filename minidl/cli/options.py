@@ -27,7 +27,15 @@ class Commands(click.Group):
 
 def settings(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
     """The `--set name=value` options as keyword arguments; a value is JSON, or else text."""
-    constants = {"True": True, "False": False, "None": None, "none": None}
+    return _assignments(texts, {"True": True, "False": False, "None": None, "none": None})
+
+
+def fields(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
+    """The same of `--override`, where "none" is a text."""
+    return _assignments(texts, {"True": True, "False": False, "None": None})
+
+
+def _assignments(texts: tuple[str, ...], constants: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -15,12 +15,12 @@ from minidl.cli.options import (
     batch_option,
     data_dir_option,
     device_option,
+    fields,
     finite,
     fit_images_option,
     image_size_option,
     limit_option,
     model_settings,
-    settings,
     skip_broken_option,
 )
 from minidl.train import lock, runfolder
@@ -50,7 +50,7 @@ MINUTES = 10.0  # of training that a kill costs at most
     "--override",
     metavar="FIELD=VALUE",
     multiple=True,
-    callback=settings,
+    callback=fields,
     help="Another value of a field of the recipe, such as weight_decay=0.0005; may be repeated.",
 )
 @click.option(

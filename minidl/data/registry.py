@@ -32,21 +32,29 @@ def names() -> list[str]:
 
 
 def load(
-    name: str, root: str | os.PathLike[str] | None = None, download: bool = True, **options: Any
+    name: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    download: bool = True,
+    **options: Any,
 ) -> Dataset:
     """The data set of that name, in the folder of that path (`image_folder`), or in a .mat file (`svhn`).
 
     options: the loader's own, such as size=256 for a folder. DataError listing the names if there is none,
     for an option that the loader does not take, or as its loader says.
     """
+    name = os.fspath(name)
+    where: dict[str, Any]
+    loader: Callable[..., Dataset]
     if name.endswith(".mat"):
-        return svhn(path=name)
-    folder = name not in _LOADERS and (os.sep in name or os.path.isdir(name))
-    loader: Callable[..., Dataset] = image_folder if folder else _loader(name)
+        loader, where = svhn, {"path": name}
+    elif name not in _LOADERS and (os.sep in name or os.path.isdir(name)):
+        loader, where = image_folder, {"path": name}
+    else:
+        loader, where = _loader(name), {"root": root, "download": download}
     unknown = [option for option in options if option not in inspect.signature(loader).parameters]
     if unknown:
         raise DataError(f"{name}: there is no option {unknown[0]!r} for this data set")
-    return image_folder(name, **options) if folder else loader(root=root, download=download, **options)
+    return loader(**where, **options)
 
 
 def verify(name: str, root: str | os.PathLike[str] | None = None) -> list[Path]:

@@ -69,8 +69,8 @@ def predict(
     """See `Model.predict`, and `Ensemble.predict` for several models."""
     members, views = _as_list(models), Views(crops, scales, crop_size, resize)
     source = as_images(images.numpy() if isinstance(images, Tensor) else images)
-    if source.ndim != 4:
-        cure = "; for one image pass image[None]" if source.ndim == 3 else ""
+    if len(source.shape) != 4:
+        cure = "; for one image pass image[None]" if len(source.shape) == 3 else ""
         raise ShapeError(f"predict: images have shape {source.shape}, they must be (N, H, W, C){cure}")
     if len(source) == 0:
         raise ShapeError(f"predict: images have shape {source.shape}: a batch of size 0")

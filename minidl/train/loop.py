@@ -32,6 +32,8 @@ def begin(run: Run, resume: bool) -> None:
         state.restore(run, last)
         batches = f" and {run.batch} of {len(run.train)} batches of the next" if run.batch else ""
         run.say(f"resuming after epoch {run.epoch}{batches} from {last}")
+        if run.epoch >= run.epochs:
+            run.say(f"nothing is left to train: epochs={run.epochs}, with resume the total, are done")
     elif resume:
         run.say(f"no checkpoint in {run.folder}: starting from the beginning")
     for callback in run.callbacks:
@@ -50,7 +52,7 @@ def train(run: Run) -> History:
     numbers = (signal.SIGINT,) if run.folder is None else (signal.SIGINT, signal.SIGTERM)
     with signals.watching(numbers, loud=run.verbose) as watch:
         try:
-            while run.epoch < run.epochs and not run.stop:
+            while not _done(run):
                 watch.check()
                 _epoch(run, watch)
         except signals.Stopped:
@@ -59,11 +61,16 @@ def train(run: Run) -> History:
         except KeyboardInterrupt:
             if watch.asked is not None:  # the second Ctrl-C
                 raise
-            run.history.interrupted = True
-    run.history.interrupted |= watch.asked is not None
+            run.history.interrupted = not _done(run)
+    run.history.interrupted |= watch.asked is not None and not _done(run)
     _finish(run)
     watch.raise_again()
     return run.history
+
+
+def _done(run: Run) -> bool:
+    """Whether there is nothing left to train."""
+    return run.stop or run.epoch >= run.epochs
 
 
 def _finish(run: Run) -> None:

@@ -11,6 +11,7 @@ network (no batch normalisation, last biases at 5) came to 26 % that way, and st
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -25,6 +26,24 @@ from minidl.data import transforms
 from minidl.nn import BatchNorm2d, Conv2d, Dropout, Linear, Module, init
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
+_RANGES = {  # low <= field < below
+    "lr": (0, math.inf),
+    "momentum": (0, 1),
+    "weight_decay": (0, math.inf),
+    "label_smoothing": (0, 1),
+    "clip_norm": (0, math.inf),
+    "ema_decay": (0, 1),
+    "epochs": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "gamma": (0, math.inf),
+    "every": (1, math.inf),
+    "warmup_steps": (0, math.inf),
+    "warmup_factor": (0, math.inf),
+    "aux_weight": (0, math.inf),
+    "dropout": (0, 1),
+}
+_WHOLE = ("epochs", "batch_size", "every", "warmup_steps")
+_OPTIONAL = ("clip_norm", "ema_decay", "aux_weight", "dropout")
 SCHEDULES = ("one_cycle", "cosine", "exponential", "steps", "constant")
 
 
@@ -87,16 +106,56 @@ class Recipe:
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"Recipe: {name} is {getattr(self, name)!r}; it may be {', '.join(known)}")
-        shares = [0.0, *self.milestones, 1.0]
-        if (self.schedule == "steps") != bool(self.milestones) or sorted(set(shares)) != shares:
+        shares = [0.0, *self.milestones, 1.0] if isinstance(self.milestones, Sequence) else []
+        if (self.schedule == "steps") != bool(self.milestones) or sorted({0.0, *shares}) != shares:
             raise ValueError(
-                f"Recipe: milestones are {tuple(self.milestones)} with schedule {self.schedule!r}; give "
+                f"Recipe: milestones are {self.milestones} with schedule {self.schedule!r}; give "
                 "increasing shares of the run between 0 and 1, and for 'steps' alone"
             )
-        if self.augment:
-            transforms.parse(self.augment)
-        if self.preprocess:
-            transforms.check_preprocess(self.preprocess)
+        for name, (low, below) in _RANGES.items():
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < below:
+                wanted = f"at least {low}" if below == math.inf else f"in {low} <= {name} < {below}"
+                raise ValueError(f"Recipe: {name} is {value!r}, it must be {wanted}")
+            if name in _WHOLE and int(value) != value:
+                raise ValueError(f"Recipe: {name} is {value!r}, it must be a whole number")
+        for name in ("lr_factors", "initial_std"):
+            self._check_numbers(name)
+        self._check_images()
+
+    def _check_numbers(self, name: str) -> None:
+        """ValueError unless the field is a table of numbers from 0 on, or, for initial_std, one of them."""
+        given = getattr(self, name)
+        if given is None or (name == "initial_std" and not isinstance(given, Mapping)):
+            given = {"*": 0.0 if given is None else given}
+        numbers = isinstance(given, Mapping) and all(
+            isinstance(value, (int, float)) and 0 <= value < math.inf for value in given.values()
+        )
+        if not numbers:
+            raise ValueError(
+                f"Recipe: {name} is {getattr(self, name)!r}; give numbers of at least 0 by pattern, such as "
+                '{"conv1.*": 0.5}'
+            )
+
+    def _check_images(self) -> None:
+        """ValueError for texts of augment and preprocess that cannot be read, or cannot follow each other."""
+        for name in ("augment", "preprocess"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ValueError(
+                    f"Recipe: {name} is {getattr(self, name)!r}, it must be text; fit takes an augmentation "
+                    "by itself as augment="
+                )
+        augmentation = transforms.parse(self.augment) if self.augment else None
+        if self.preprocess and transforms.check_preprocess(self.preprocess):
+            steps = augmentation.steps if isinstance(augmentation, transforms.compose) else [augmentation]
+            for step in steps:
+                if isinstance(step, (transforms.colour_jitter, transforms.lighting)):
+                    raise ValueError(
+                        f"Recipe: {step} changes colours, but augment comes after preprocess="
+                        f"{self.preprocess!r}, which leaves none; drop one of the two"
+                    )
 
     def as_data(self) -> dict[str, Any]:
         """All fields, as JSON gives them back."""
@@ -180,9 +239,9 @@ class Recipe:
                 raise ValueError(f"Recipe: initial_std has {pattern!r}, which fits the path of no layer")
         drawn: dict[str, np.ndarray] = {}
         for path, layer in layers:
-            std = next((std for pattern, std in given.items() if fnmatchcase(path, pattern)), None)
-            if std is not None:
-                drawn[f"{path}.weight"] = init.normal(layer.weight.shape, std)
+            fitting = (given[pattern] for pattern in given if fnmatchcase(path, pattern))
+            if (chosen := next(fitting, None)) is not None:
+                drawn[f"{path}.weight"] = init.normal(layer.weight.shape, chosen)
                 if layer.bias is not None:
                     drawn[f"{path}.bias"] = init.zeros(layer.bias.shape)
         return drawn

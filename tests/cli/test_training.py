@@ -204,15 +204,15 @@ def test_resume_with_other_settings_is_refused(run, copied):
 
 def test_a_run_by_the_papers_recipe_says_what_was_used_and_goes_on_by_it(run):
     short = ("train", "nin", "--limit", 40, "--batch-size", 20)
-    run(*short, "--recipe", "paper", "--override", "dropout=0.25", "--epochs", 1, "--out", "r")
+    overridden = ("--override", "dropout=0.25", "--override", "preprocess=none")
+    run(*short, "--recipe", "paper", *overridden, "--epochs", 1, "--out", "r")
     config = json.loads(Path("r/config.json").read_text())
     used = config["trained_by"]
-    assert (config["recipe"], config["override"]) == ("paper", {"dropout": 0.25})
+    assert (config["recipe"], config["override"]) == ("paper", {"dropout": 0.25, "preprocess": "none"})
     assert (used["optimizer"], used["lr"], used["lr_factors"]["bias"]) == ("sgd", 0.1, 2.0)
     assert (used["dropout"], used["batch_size"], used["epochs"]) == (0.25, 20, 1)
     run("train", "nin", "--epochs", 2, "--out", "r", "--resume")
-    run(*short, "--recipe", "paper", "--override", "dropout=0.25", "--epochs", 2, "--out", "whole")
-    assert json.loads(Path("r/config.json").read_text())["trained_by"]["lr"] == 0.1
+    assert json.loads(Path("r/config.json").read_text())["trained_by"]["preprocess"] == "none"
     assert len(Path("r/metrics.csv").read_text().splitlines()) == 3
 
 
@@ -222,6 +222,9 @@ def test_a_run_by_the_papers_recipe_says_what_was_used_and_goes_on_by_it(run):
     (("--override", "optimizer=lion"), "optimizer is 'lion'; it may be adam"),
     (("--override", "augment=spin"), "there is no 'spin'; the names are"),
     (("--override", "preprocess=whiten"), "there is no 'whiten'; the names are gcn"),
+    (("--override", "preprocess=zca+gcn"), "'gcn' comes too late"),
+    (("--override", "dropout=2"), "dropout is 2, it must be in 0"),
+    (("--override", 'lr_factors={"fc9.*": 2}'), "fits the path of no parameter"),
 ])  # fmt: skip
 def test_recipes_that_do_not_exist_leave_no_folder(run, options, text):
     result = run("train", "nin", "--limit", 30, "--epochs", 1, "--out", "r", *options, fails=True)

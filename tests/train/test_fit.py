@@ -2,7 +2,8 @@
 fit."""
 
 import gc
-from types import SimpleNamespace
+import signal
+from types import FunctionType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -484,3 +485,39 @@ def test_a_model_of_any_size_takes_images_from_its_smallest_on(capsys):
         model.fit(synthetic(20, 5, shape=(1, 9, 3), num_classes=3), **QUICK)
     with pytest.raises(DataError, match=r"are \(H, W, C\) = \(8, 8, 1\), but the model takes"):
         model.fit(synthetic(20, 5, shape=(8, 8, 1), num_classes=3), **QUICK)
+
+
+@pytest.mark.parametrize(("options", "error", "text"), [
+    ({"schedule": "cosine"}, ValueError, "schedule is 'cosine'; give a schedule, a function of"),
+    ({"schedule": lambda optimizer: None}, ValueError, "schedule is None; give a schedule"),
+    ({"optimizer": lambda params: None}, ValueError, "the function given as optimizer made None"),
+    ({"augment": 5}, ValueError, r"augment is 5; give a transform, a function \(images, rng\), or its name"),
+    ({"callbacks": EarlyStopping()}, TypeError, "callbacks is a EarlyStopping; give a list of them"),
+    ({"callbacks": [EarlyStopping]}, TypeError, r"callbacks\[0\] is the class EarlyStopping, not a minidl"),
+    ({"epochs": 1.5}, ValueError, "epochs is 1.5, it must be a whole number"),
+])  # fmt: skip
+def test_arguments_of_other_kinds_are_refused(tiny, data: Dataset, options, error, text):
+    with pytest.raises(error, match=text):
+        tiny.fit(data, verbose=False, **options)
+
+
+def test_a_function_as_augmentation_survives_a_resume_in_another_process(tiny, data: Dataset, tmp_path):
+    def mirror(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return images[:, :, ::-1]
+
+    options = {"batch_size": 20, "verbose": False, "checkpoint": tmp_path}
+    tiny.fit(data, epochs=1, augment=mirror, **options)
+    another = FunctionType(mirror.__code__, globals(), closure=mirror.__closure__)  # at another address
+    another.__qualname__ = mirror.__qualname__
+    history = tiny.fit(data, epochs=2, augment=another, resume=True, **options)
+    assert len(history.history["loss"]) == 2
+
+
+def test_ctrl_c_after_the_last_step_interrupts_nothing(tiny, data: Dataset):
+    class Late(Callback):
+        def epoch_end(self, run):
+            if run.epoch == run.epochs:
+                signal.raise_signal(signal.SIGINT)
+
+    history = tiny.fit(data, **QUICK, recipe=Recipe(ema_decay=0.5), callbacks=[Late()])
+    assert not history.interrupted

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minidl as md
-from minidl.data import Dataset, Split
+from minidl.data import Dataset, Split, transforms
 from minidl.errors import DataError
 from minidl.train import Recipe
 from minidl.train.callbacks import Callback
@@ -160,6 +160,41 @@ def test_windows_that_augmentation_cuts_are_the_middle_in_evaluation(tiny, data:
     np.testing.assert_array_equal(tiny.predict(large.test.images), tiny.predict(middle))
     with pytest.raises(DataError, match=r"the images are \(H, W, C\) = \(12, 10, 3\)"):
         type(tiny)().fit(large, verbose=False)
+    small = md.data.synthetic(60, 20, shape=(6, 10, 3), num_classes=3)
+    with pytest.raises(DataError, match=r"are 6x10, smaller than the windows of \(8, 8\) that"):
+        tiny.fit(small, augment="random_resized_crop(8)", verbose=False)
+    tiny.preprocess = {"resize": [9, 9]}
+    with pytest.raises(DataError, match=r"which the model then resizes to \[9, 9\]; give larger images"):
+        tiny.fit(large, augment="random_crop(8)", verbose=False)
+
+
+def test_a_middle_that_is_asked_for_without_augmentation_is_cut_in_training_too(tiny, data: Dataset):
+    large = md.data.synthetic(60, 20, shape=(12, 10, 3), num_classes=3)
+    middle = Split(large.train.images[:, 2:10, 1:9], large.train.labels)
+    start = tiny.state_dict()
+    trained(tiny, middle, Recipe(**PLAIN))
+    expected = tiny.state_dict()["conv.weight"]
+    tiny.load_state_dict(start)
+    tiny.preprocess = {"crop": [8, 8]}
+    trained(tiny, large, Recipe(**PLAIN))
+    np.testing.assert_array_equal(tiny.state_dict()["conv.weight"], expected)
+
+
+def test_windows_are_cut_out_of_images_less_their_mean(tiny):
+    """AlexNet's way: one mean image, as large as the images, and any window of what is left."""
+    large = md.data.synthetic(60, 20, shape=(12, 10, 3), num_classes=3)
+    trained(tiny, large, Recipe(**PLAIN, preprocess="mean(per='pixel')", augment="random_crop(8)"))
+    assert tiny.preprocess["mean"].shape == (12, 10, 3)
+    assert tiny.predict(large.test.images).shape == (20, 3)
+
+
+def test_reset_undoes_what_a_recipe_did_to_the_model(tiny, data: Dataset):
+    built = (tiny.preprocess, tiny.drop.p, tiny.aux_weight)
+    recipe = Recipe(**PLAIN, dropout=0.9, aux_weight=0.7, preprocess="mean", augment="random_crop(8)")
+    trained(tiny, md.data.synthetic(60, 20, shape=(9, 9, 3), num_classes=3), recipe)
+    assert (tiny.drop.p, tiny.preprocess["crop"]) == (0.9, [8, 8])
+    tiny.reset()
+    assert (tiny.preprocess, tiny.drop.p, tiny.aux_weight) == built
 
 
 def test_preprocessing_of_floats_is_refused(tiny, data: Dataset):
@@ -186,6 +221,14 @@ def test_a_models_own_recipe_by_name(tiny, data: Dataset):
     (lambda: Recipe(schedule="steps", milestones=(0.5, 1.0)), "between 0 and 1"),
     (lambda: Recipe(milestones=(0.5,)), "for 'steps' alone"),
     (lambda: Recipe(schedule="stairs"), "schedule is 'stairs'; it may be one_cycle, cosine"),
+    (lambda: Recipe(schedule="steps", milestones=0.5), "milestones are 0.5 with"),  # type: ignore[arg-type]
+    (lambda: Recipe(dropout=1.5), "dropout is 1.5, it must be in 0 <= dropout < 1"),
+    (lambda: Recipe(ema_decay=2), "ema_decay is 2, it must be"),
+    (lambda: Recipe(lr="fast"), "lr is 'fast', it must be at least 0"),  # type: ignore[arg-type]
+    (lambda: Recipe(every=0), "every is 0"),
+    (lambda: Recipe(preprocess="zca+gcn"), "'gcn' comes too late"),
+    (lambda: Recipe(augment=transforms.flip()), r"augment is flip\(\), it must be text"),  # type: ignore[arg-type]
+    (lambda: Recipe(preprocess="gcn", augment="flip+lighting"), "changes colours, but augment comes after"),
     (lambda: Recipe().overridden({"rate": 1}), "there is no field 'rate'; the fields are optimizer, lr"),
 ])  # fmt: skip
 def test_recipes_that_make_no_sense(make: Callable[[], Recipe], text: str):
@@ -195,6 +238,9 @@ def test_recipes_that_make_no_sense(make: Callable[[], Recipe], text: str):
 
 @pytest.mark.parametrize(("fields", "text"), [
     ({"lr_factors": {"fc9.*": 2.0}}, r"lr_factors has 'fc9\.\*', which fits the path of no parameter"),
+    ({"initial_std": -1.0}, "initial_std is -1.0; give numbers of at least 0 by pattern"),
+    ({"lr_factors": 3}, "lr_factors is 3; give numbers of at least 0 by pattern"),
+    ({"warmup_steps": 1.5}, "warmup_steps is 1.5, it must be a whole number"),
     ({"initial_std": {"fc9": 2.0}}, "initial_std has 'fc9', which fits the path of no layer"),
     ({"preprocess": "whiten"}, "there is no 'whiten'"),
     ({"augment": "spin"}, "there is no 'spin'"),

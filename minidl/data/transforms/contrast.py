@@ -5,6 +5,7 @@ Network in Network after it took CIFAR with every image's contrast made equal an
 contrast made equal from place to place.
 """
 
+import math
 import threading
 from collections.abc import Iterator
 from functools import cache
@@ -12,9 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.errors import ShapeError
+from minidl.data.transforms.resize import check_axes
+from minidl.errors import DTypeError, ShapeError
 
-_ROWS = 1000  # images whose products are added at a time, so that a data set is never held as floats
+_NUMBERS = 1000 * 32 * 32 * 3  # of images looked at together, so that a data set is never held as floats
+_LARGEST = 12_288  # numbers in an image that can be whitened: its covariance takes 1.2 GB
 
 
 def global_contrast_normalise(
@@ -24,8 +27,10 @@ def global_contrast_normalise(
 
     y = scale * (x - mean(x)) / sqrt(bias + sum((x - mean(x))**2)), per image, over all its channels; an image
     whose root is below eps is only centred. With the default scale a 32x32x3 image has about unit variance.
-    Goodfellow et al. 2013, arXiv:1302.4389, section 5.2, with the constants of their code.
+    Goodfellow et al. 2013, arXiv:1302.4389, section 5.2, with the constants of their code.  DTypeError unless
+    images are floats.
     """
+    _check_float("global_contrast_normalise", images)
     flat = images.reshape(len(images), -1)
     centred = flat - flat.mean(axis=1, dtype=np.float64, keepdims=True).astype(flat.dtype)
     length = np.sqrt(bias + np.einsum("nd,nd->n", centred, centred, dtype=np.float64))
@@ -40,8 +45,10 @@ def local_contrast_normalise(images: np.ndarray, *, size: int = 9, eps: float = 
     window of size x size pixels, normalised, with standard deviation size / 4; beyond the border the image
     is mirrored. The mean of s is over the image's channel.
     Jarrett et al. 2009, "What is the best multi-stage architecture for object recognition?", section 2.1, on
-    each channel as in Zeiler and Fergus 2013, arXiv:1301.3557.  ValueError unless size is odd.
+    each channel as in Zeiler and Fergus 2013, arXiv:1301.3557.  ValueError unless size is odd, DTypeError
+    unless images are floats.
     """
+    _check_float("local_contrast_normalise", images)
     if size < 3 or size % 2 == 0:
         raise ValueError(f"local_contrast_normalise: size is {size}, it must be odd and at least 3")
     from scipy import ndimage
@@ -87,7 +94,8 @@ def fit_zca(rows: Any, bias: float = 0.1) -> ZCA:
     matrix = (X'X / N + bias * I)**(-1/2), X the centred images as rows. `rows` is an iterable of arrays
     (n, H, W, C), gone through once; sums are in float64.
     Bell and Sejnowski 1997, "The independent components of natural scenes are edge filters"; the bias of 0.1
-    is that of Goodfellow et al. 2013.  ValueError for a negative bias or fewer than two images.
+    is that of Goodfellow et al. 2013.  ValueError for a negative bias, fewer than two images, or larger ones
+    than a covariance can be computed of.
     """
     if not bias >= 0:
         raise ValueError(f"zca: bias is {bias}, it must be at least 0")
@@ -95,6 +103,11 @@ def fit_zca(rows: Any, bias: float = 0.1) -> ZCA:
     for images in rows:
         flat = images.reshape(len(images), -1)
         if not count:  # any point near the mean: float32 products of large numbers would lose the small ones
+            if flat.shape[1] > _LARGEST:
+                raise ValueError(
+                    f"zca: images of {images.shape[1:]} have {flat.shape[1]} numbers each, the covariance of "
+                    f"at most {_LARGEST} is computed; use smaller images, or another preprocessing"
+                )
             origin = flat.mean(axis=0)
             total, products = np.zeros(len(origin)), np.zeros((len(origin), len(origin)))
         flat = flat - origin
@@ -114,10 +127,17 @@ def fit_zca(rows: Any, bias: float = 0.1) -> ZCA:
     return ZCA((mean + origin).astype(np.float32), matrix.astype(np.float32))
 
 
+def _check_float(op: str, images: np.ndarray) -> None:
+    check_axes(op, images)
+    if not np.issubdtype(images.dtype, np.floating):
+        raise DTypeError(f"{op}: images are {images.dtype}, they must be floats; divide them by 255 first")
+
+
 def batches(images: Any) -> Iterator[np.ndarray]:
     """The images of a data set, some at a time."""
-    for start in range(0, len(images), _ROWS):
-        yield np.asarray(images[start : start + _ROWS])
+    count = max(1, _NUMBERS // math.prod(images.shape[1:]))
+    for start in range(0, len(images), count):
+        yield np.asarray(images[start : start + count])
 
 
 class _OneThread:

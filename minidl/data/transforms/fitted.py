@@ -30,59 +30,61 @@ def fit_preprocess(text: str, images: Any, config: Mapping[str, Any] | None = No
 
     text: "gcn", "lcn", "zca", "mean", "standardise", several joined by +, with arguments as in
     "gcn(scale=55)+zca(bias=0.1)" or "mean(per='channel')" (or 'pixel', 'all'). `config` says how images are
-    resized or cropped before. Images are read some at a time, from the first to the last, once for each
-    fitted step. "none" stands for no step at all. ValueError for a word that is none of these, or one that
-    cannot come after another.
+    resized before. Images are read some at a time, from the first to the last, once for each fitted step,
+    twice for a standardisation. "none" stands for no step at all. ValueError for a word that is none of
+    these, or one that cannot come after another.
     """
     result: Config = {key: value for key, value in (config or {}).items() if key in ("resize", "crop", "bgr")}
-    for step in check_preprocess(text):
-        added = step(result, images)
-        later = _ORDER[_ORDER.index(next(iter(added))) :]
-        if any(key in result for key in later):
-            raise ValueError(
-                f"preprocess {text!r}: {next(iter(added))!r} comes too late; the order is gcn, lcn, zca, "
-                "then mean or standardise, each once"
-            )
-        result |= added
+    for _, step in check_preprocess(text):
+        result |= step(result, images)
     return {"fitted": text, **result}
 
 
-def check_preprocess(text: str) -> list[Step]:
-    """The steps that a text names.  ValueError as `fit_preprocess`, but for their order."""
-    return [] if text == "none" else words.build(text, _STEPS, "preprocess")
+def check_preprocess(text: str) -> list[tuple[str, Step]]:
+    """(key in the config, step) of each word of a text.  ValueError as `fit_preprocess`."""
+    steps = [] if text == "none" else words.build(text, _STEPS, "preprocess")
+    for i, (key, _) in enumerate(steps[1:]):
+        if _ORDER.index(key) <= _ORDER.index(steps[i][0]):
+            raise ValueError(
+                f"preprocess {text!r}: {key!r} comes too late; the order is gcn, lcn, zca, then mean or "
+                "standardise, each once"
+            )
+    return steps
 
 
-def _gcn(scale: float = 55.0, bias: float = 0.0, eps: float = 1e-8) -> Step:
-    return lambda config, images: {"gcn": {"scale": scale, "bias": bias, "eps": eps}}
+def _gcn(scale: float = 55.0, bias: float = 0.0, eps: float = 1e-8) -> tuple[str, Step]:
+    return "gcn", lambda config, images: {"gcn": {"scale": scale, "bias": bias, "eps": eps}}
 
 
-def _lcn(size: int = 9, eps: float = 1e-4) -> Step:
-    return lambda config, images: {"lcn": {"size": size, "eps": eps}}
+def _lcn(size: int = 9, eps: float = 1e-4) -> tuple[str, Step]:
+    return "lcn", lambda config, images: {"lcn": {"size": size, "eps": eps}}
 
 
-def _zca(bias: float = 0.1) -> Step:
-    def fit(config: Config, images: Any) -> Config:
-        return {"zca": fit_zca(_prepared(config, images), bias)._asdict()}
-
-    return fit
+def _zca(bias: float = 0.1) -> tuple[str, Step]:
+    return "zca", lambda config, images: {"zca": fit_zca(_prepared(config, images), bias)._asdict()}
 
 
-def _mean(per: str = "pixel") -> Step:
+def _mean(per: str = "pixel") -> tuple[str, Step]:
     _check_per(per)
-    return lambda config, images: {"mean": _moments(config, images, per)[0]}
+    # arrays even if they hold one number: a NumPy scalar is not plain data
+    return "mean", lambda config, images: {"mean": np.asarray(_mean_of(config, images, per), np.float32)}
 
 
-def _standardise(per: str = "channel") -> Step:
+def _standardise(per: str = "channel") -> tuple[str, Step]:
     _check_per(per)
 
     def fit(config: Config, images: Any) -> Config:
-        mean, std = _moments(config, images, per)
-        return {"mean": mean, "std": np.where(std > 0, std, np.float32(1))}
+        mean = _mean_of(config, images, per)
+        std = np.sqrt(_mean_of(config, images, per, lambda x: (x - mean) ** 2))  # so that nothing cancels
+        return {
+            "mean": np.asarray(mean, np.float32),
+            "std": np.asarray(np.where(std > 0, std, 1), np.float32),
+        }
 
-    return fit
+    return "mean", fit
 
 
-_STEPS: dict[str, Callable[..., Step]] = {
+_STEPS: dict[str, Callable[..., tuple[str, Step]]] = {
     "gcn": _gcn,
     "lcn": _lcn,
     "zca": _zca,
@@ -97,24 +99,21 @@ def _check_per(per: str) -> None:
 
 
 def _prepared(config: Config, images: Any) -> Iterator[np.ndarray]:
-    return (preprocess(part, config) for part in batches(images))
+    """The images after the steps so far, some at a time; windows are cut out of them later."""
+    before = {key: value for key, value in config.items() if key != "crop"}
+    return (preprocess(part, before) for part in batches(images))
 
 
-def _moments(config: Config, images: Any, per: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation, () or (C,) or (H, W, C), in two passes so that nothing cancels."""
-
-    def mean_of(values: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        total: Any = 0.0
-        weight = 0
-        for part in _prepared(config, images):
-            total = total + values(part).sum(axis=_PER[per], dtype=np.float64)
-            weight += part.size
-        return total / (weight / np.size(total))
-
-    mean = mean_of(lambda x: x)
-    variance = mean_of(lambda x: (x - mean) ** 2)
-    # arrays even if they hold one number: a NumPy scalar is not plain data
-    return np.asarray(mean, np.float32), np.asarray(np.sqrt(variance), np.float32)
+def _mean_of(
+    config: Config, images: Any, per: str, of: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> np.ndarray:
+    """The mean of some function of the images: () or (C,) or (H, W, C), float64."""
+    total: Any = 0.0
+    numbers = 0
+    for part in _prepared(config, images):
+        total = total + of(part).sum(axis=_PER[per], dtype=np.float64)
+        numbers += part.size
+    return total / (numbers / np.size(total))
 
 
 def split_arrays(config: Mapping[str, Any] | None) -> tuple[Config | None, dict[str, np.ndarray]]:

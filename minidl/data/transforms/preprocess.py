@@ -28,12 +28,12 @@ def preprocess(
 
     fitted     what `fit_preprocess` was asked for; not used
     resize     [H, W], bilinear, before all else
-    crop       [H, W], the middle
     bgr        True reverses the channels, as Caffe's models expect
     gcn, lcn   options of `global_contrast_normalise` and `local_contrast_normalise`; they take x / 255
     zca        "mean" and "matrix" of a `ZCA`; these three in the order gcn, lcn, zca, see `fit_preprocess`
     mean, std  one number, C of them, or a whole image (H, W, C), in the order the model sees
     scale      1; 255 for models of images in 0..255
+    crop       [H, W], the middle, after all else: a mean image is as large as what is cut
 
     Float images pass unchanged: they are taken to be preprocessed. Images on another device stay there, if by
     way of the host where `on_host` says so. With `shape` images of either kind are first fitted to it, see
@@ -57,14 +57,13 @@ def preprocess(
         return backend.asarray(preprocess(backend.to_host(images), config), device)
     if "resize" in config:
         images = backend.asarray(resize(backend.to_host(images), *config["resize"]), device)
-    if "crop" in config:
-        images = centre_crop(images, *config["crop"])
     if _reversed(config.get("bgr", False), images):
         images = images[..., ::-1]
     for key in _CONTRAST:
         if key in config:
             images = _CONTRAST[key](_as_float(images), **config[key])
-    return _standardise(images, config.get("mean", 0.0), config.get("std", 1.0), config.get("scale", 1.0))
+    y = _standardise(images, config.get("mean", 0.0), config.get("std", 1.0), config.get("scale", 1.0))
+    return centre_crop(y, *config["crop"]) if "crop" in config else y
 
 
 def check_config(config: Any) -> None:
@@ -90,9 +89,10 @@ def _plausible(key: str, value: Any) -> bool:
         sides = value if isinstance(value, list) and len(value) == 2 else [0]
         return all(type(side) is int and 1 <= side <= _LARGEST_SIDE for side in sides)
     if key in ("gcn", "lcn", "zca"):
-        numbers = [np.asarray(part) for part in value.values()] if isinstance(value, Mapping) else []
-        sized = key != "lcn" or value.get("size", 9) < _LARGEST_SIDE
-        return bool(numbers) and sized and all(part.dtype.kind in "if" for part in numbers)
+        if not isinstance(value, Mapping) or (key == "zca" and set(value) != {"mean", "matrix"}):
+            return False
+        numbers = all(np.asarray(part).dtype.kind in "if" for part in value.values())
+        return numbers and (key != "lcn" or value.get("size", 9) < _LARGEST_SIDE)
     return np.asarray(value).dtype.kind in "if" and np.ndim(value) <= 3
 
 

@@ -10,7 +10,7 @@ from scipy import linalg, signal
 from threadpoolctl import threadpool_info
 
 from minidl.data.transforms import ZCA, fit_zca, global_contrast_normalise, local_contrast_normalise
-from minidl.errors import ShapeError
+from minidl.errors import DTypeError, ShapeError
 
 ROUNDING = 1e-5  # relative, of some hundred float32 operations
 
@@ -98,6 +98,7 @@ def test_zca_in_several_threads_at_once_gives_the_threads_back():
 @pytest.mark.parametrize(("images", "bias", "text"), [
     (pictures((1, 2, 2, 1)), 0.1, "at least two images, not 1"),
     (pictures((3, 2, 2, 1)), -1.0, "bias is -1.0, it must be at least 0"),
+    (np.zeros((2, 224, 224, 3), np.float32), 0.1, "150528 numbers each, the covariance of at most"),
 ])  # fmt: skip
 def test_zca_refuses(images, bias, text):
     with pytest.raises(ValueError, match=text):
@@ -137,6 +138,12 @@ def test_lcn_of_an_image_without_contrast_is_zero_and_not_nan():
     flat = np.full((1, 6, 6, 1), 0.5, np.float32)
     np.testing.assert_allclose(local_contrast_normalise(flat), 0, atol=1e-2)
     assert local_contrast_normalise(flat).dtype == np.float32
+
+
+@pytest.mark.parametrize("normalise", [global_contrast_normalise, local_contrast_normalise])
+def test_bytes_are_refused(normalise):
+    with pytest.raises(DTypeError, match="images are uint8, they must be floats; divide them by 255 first"):
+        normalise(np.zeros((2, 8, 8, 3), np.uint8))
 
 
 @pytest.mark.parametrize("size", [0, 1, 4])
