@@ -1,6 +1,6 @@
 """Ensemble: several trained networks that answer as one, by the mean of their class probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,11 @@ class Ensemble:
     """
 
     def __init__(self, models: Sequence[Module]) -> None:
+        if isinstance(models, Module) or not isinstance(models, Iterable):
+            raise TypeError(
+                f"Ensemble: models is a {type(models).__name__}, expected a list of Modules; give one model "
+                "as [model]"
+            )
         self.models = list(models)
         if not self.models:
             raise ValueError("Ensemble: models is empty; give at least one model")

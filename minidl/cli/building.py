@@ -46,6 +46,11 @@ def build_for(name: str, arguments: dict[str, Any], dataset: Any, fit_images: bo
     return build(name, {**{key: value for key, value in suits.items() if key in taken}, **arguments})
 
 
+def lasting(name: str) -> str:
+    """The name of a data set; of a folder or file its whole path, for a run may go on from another folder."""
+    return str(Path(name).resolve()) if name not in minidl.data.names() and Path(name).exists() else name
+
+
 def load_data(
     name: str,
     root: str | Path | None,

@@ -1,11 +1,14 @@
 """Which class is taken for which, as text and as a CSV file."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
+
+from minidl.io import write_atomic
 
 TABLE = 20  # classes, at most, of which a table is printed
 MOST = 5  # of the confusions, those that are named
@@ -18,7 +21,7 @@ def echo(confusion: np.ndarray, classes: Sequence[str]) -> None:
         _echo_table(confusion, classes)
     wrong = np.where(np.eye(len(classes), dtype=bool), 0, confusion)
     order = np.argsort(-wrong, axis=None, kind="stable")[:MOST]
-    click.echo("most frequent confusions:")
+    click.echo("most frequent confusions:" if wrong.any() else "no confusions")
     for true, taken in zip(*np.unravel_index(order, wrong.shape), strict=True):
         if count := wrong[true, taken]:
             share = count / confusion[true].sum()
@@ -34,11 +37,12 @@ def echo_per_class(accuracies: np.ndarray, classes: Sequence[str]) -> None:
 
 def write(path: Path, confusion: np.ndarray, classes: Sequence[str]) -> None:
     """A CSV file: one row per true class, one column per class it was taken for."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["true class", *classes])
-        for name, counts in zip(classes, confusion.tolist(), strict=True):
-            rows.writerow([name, *counts])
+    text = io.StringIO(newline="")
+    rows = csv.writer(text)
+    rows.writerow(["true class", *classes])
+    for name, counts in zip(classes, confusion.tolist(), strict=True):
+        rows.writerow([name, *counts])
+    write_atomic(path, text.getvalue().encode())
 
 
 def _echo_table(confusion: np.ndarray, classes: Sequence[str]) -> None:

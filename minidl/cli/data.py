@@ -8,7 +8,7 @@ import click
 
 import minidl
 from minidl.cli.building import load_data
-from minidl.cli.options import Commands, data_dir_option, image_size_option
+from minidl.cli.options import Commands, data_dir_option, image_size_option, writable
 
 
 @click.group(cls=Commands)
@@ -82,7 +82,11 @@ def _augmentation(ctx: click.Context, param: click.Parameter, text: str | None) 
     help="What the variants follow from.",
 )
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The PNG (else NAME.png)."
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    callback=writable,
+    help="The PNG (else NAME.png).",
 )
 def data_show(
     name: str,

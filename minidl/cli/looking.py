@@ -11,7 +11,7 @@ import numpy as np
 import minidl
 from minidl import backend
 from minidl.cli.building import build, zoo
-from minidl.cli.options import batch_option, model_settings
+from minidl.cli.options import batch_option, model_settings, writable
 
 COMMON = ("nin", "googlenet", "resnet18")  # between them they run the kernels of the whole zoo
 
@@ -52,6 +52,7 @@ def summary(model: str, arguments: dict[str, Any]) -> None:
     "json_file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
+    callback=writable,
     help="Write all figures there too.",
 )
 @click.option(
@@ -76,8 +77,6 @@ def bench(
     from minidl.inspection import bench as benchmark
     from minidl.inspection import race
 
-    if json_file is not None and not json_file.parent.is_dir():
-        raise click.BadParameter(f"there is no folder {json_file.parent}; make it first", param_hint="--json")
     try:  # set in any case, for then NumPy's matmul has as many
         minidl.set_num_threads(threads or minidl.get_num_threads())
     except ValueError as error:
@@ -136,6 +135,7 @@ def _profiles(network: str) -> list[Any]:
     "--tune",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
+    callback=writable,
     help="Then measure the plans of each convolution, for train --plans FILE.",
 )
 @batch_option
@@ -147,8 +147,6 @@ def warmup(names: tuple[str, ...], tune: Path | None, batch_size: int | None) ->
     """
     from tqdm import tqdm
 
-    if tune is not None and not tune.parent.is_dir():
-        raise click.BadParameter(f"there is no folder {tune.parent}; make it first", param_hint="--tune")
     from minidl.train import tune as measure
     from minidl.train import warmup as compile_for
     from minidl.train import write_table

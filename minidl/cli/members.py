@@ -1,5 +1,7 @@
 """The trained models that `minidl evaluate` and `minidl predict` are given: run folders and files."""
 
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +38,7 @@ class Member:
 
 
 def load(paths: Sequence[Path], weights: Literal["raw", "ema"] | None, device: str | None) -> list[Member]:
-    """The models of run folders, model files and checkpoints.
+    """The models of run folders, model files, checkpoints and folders of checkpoints.
 
     They compute on `device`, or else where the first run was trained. weights: "raw" or "ema", those of a
     run's last checkpoint, or of the checkpoint given. CheckpointError for what is none of these, DataError,
@@ -57,11 +59,11 @@ def load(paths: Sequence[Path], weights: Literal["raw", "ema"] | None, device: s
 def _locate(path: Path, weights: str | None) -> tuple[Path, dict[str, Any] | None]:
     """(the file of weights, the settings of its run, if any)"""
     if path.is_file():
-        for place in (path.parent, path.parent.parent):  # of model.safetensors, of a file in checkpoint/
-            if (folder := RunFolder(place)).config.exists():
-                return path, folder.read_config()
-        return path, None
+        return path, _settings_of(path)
     folder = RunFolder(path)
+    last = checkpoint.latest(path)
+    if last is not None and not _is_run(folder):  # what fit(checkpoint=...) leaves
+        return last, _settings_of(last)
     config = folder.read_config()
     if weights is not None:
         last = checkpoint.latest(folder.checkpoint)
@@ -74,6 +76,27 @@ def _locate(path: Path, weights: str | None) -> tuple[Path, dict[str, Any] | Non
             "--weights raw takes those of its last checkpoint"
         )
     return folder.weights, config
+
+
+def _settings_of(file: Path) -> dict[str, Any] | None:
+    """The settings of the run that a file of weights belongs to, if it lies in a run's folder.
+
+    Other programs keep a config.json of their own beside a model file: that is none.
+    """
+    parent = Path(os.path.abspath(file)).parent
+    for place in (parent, parent.parent) if parent.name == "checkpoint" else (parent,):
+        if _is_run(folder := RunFolder(place)):
+            return folder.read_config()
+    return None
+
+
+def _is_run(folder: RunFolder) -> bool:
+    """Whether there is a config.json, and it is one of ours."""
+    try:
+        config = json.loads(folder.config.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and "minidl" in config
 
 
 def _check_classes(first: Member, other: Member) -> None:

@@ -22,7 +22,12 @@ class Commands(click.Group):
         except BrokenPipeError:  # the reader of our output went away: click ends quietly
             raise
         except USER_ERRORS as error:
-            raise click.ClickException("; ".join([str(error), *getattr(error, "__notes__", [])])) from error
+            raise as_one_line(error) from error
+
+
+def as_one_line(error: Exception) -> click.ClickException:
+    """What an error says, its notes included, without a traceback."""
+    return click.ClickException("; ".join([str(error), *getattr(error, "__notes__", [])]))
 
 
 def settings(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
@@ -53,6 +58,16 @@ def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> f
     if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a finite number")
     return value
+
+
+def writable(ctx: click.Context, param: click.Parameter, file: Path | None) -> Path | None:
+    """The file that an option names for a result, if any; refused where its folder is not there.
+
+    Before anything is computed: the result would be lost.
+    """
+    if file is not None and not file.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {file.parent}; make it first")
+    return file
 
 
 FOLDER = click.Path(file_okay=False, path_type=Path)

@@ -8,10 +8,10 @@ import click
 
 import minidl
 from minidl.backend import plans
-from minidl.cli.building import build_for, fitted, load_data, result_text
+from minidl.cli.building import build_for, fitted, lasting, load_data, result_text
 from minidl.cli.options import (
     DEFAULTS,
-    USER_ERRORS,
+    as_one_line,
     batch_option,
     data_dir_option,
     device_option,
@@ -95,12 +95,7 @@ def train(model: str, out: Path | None, resume: bool, **asked: Any) -> None:
     asked["data_dir"] = asked["data_dir"] and str(asked["data_dir"].resolve())
     asked = {"model": model, **asked, "fit_images": asked["fit_images"] or None}
     asked |= {"override": asked["override"] or None, "skip_broken": asked["skip_broken"] or None}
-    if (
-        asked["data"] is not None
-        and Path(asked["data"]).exists()
-        and asked["data"] not in minidl.data.names()
-    ):
-        asked["data"] = str(Path(asked["data"]).resolve())  # the run may go on from another folder
+    asked["data"] = asked["data"] and lasting(asked["data"])
     asked["plans"] = asked["plans"] and read_table(asked["plans"])
     name = f"{model}-{Path(str(asked['data'] or DEFAULTS['data'])).stem}"
     folder = None
@@ -170,9 +165,11 @@ def _train_and_test(
             checkpoint_minutes=MINUTES,
             resume=begun,
         )
-    except USER_ERRORS:
+    except Exception as error:
         if not begun:
             folder.give_up()
+        if isinstance(error, (TypeError, ValueError)):  # a setting that only the images prove wrong
+            raise as_one_line(error) from error
         raise
     if history.interrupted:
         command = f"minidl train {used['model']} --out {shlex.quote(str(folder.path))} --resume"

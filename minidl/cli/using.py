@@ -8,7 +8,7 @@ import numpy as np
 
 import minidl
 from minidl.cli import confusions, members
-from minidl.cli.building import fitted, fitted_images, load_data, result_text
+from minidl.cli.building import fitted, fitted_images, lasting, load_data, result_text
 from minidl.cli.members import Member
 from minidl.cli.options import (
     batch_option,
@@ -18,6 +18,7 @@ from minidl.cli.options import (
     image_size_option,
     limit_option,
     skip_broken_option,
+    writable,
 )
 from minidl.errors import DataError
 
@@ -72,17 +73,12 @@ weights_option = click.option(
     "--confusion-csv",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
+    callback=writable,
     help="Write how often each class is taken for each to a CSV file.",
 )
 @click.option("--per-class", is_flag=True, help="Print the accuracy on each class.")
 def evaluate(
     runs: tuple[Path, ...],
-    data: str | None,
-    data_dir: Path | None,
-    image_size: int | None,
-    skip_broken: bool,
-    limit: int | None,
-    fit_images: bool,
     crops: str,
     scales: tuple[int, ...] | None,
     weights: Literal["raw", "ema"] | None,
@@ -91,27 +87,19 @@ def evaluate(
     per_class: bool,
     device: str | None,
     batch_size: int | None,
+    **asked: Any,
 ) -> None:
     """Test the models of one RUN or several on the test images; of several also their ensemble.
 
-    A RUN is a run's folder, a model file or a checkpoint. The data set is that of the first run.
+    A RUN is a run's folder, a model file, a checkpoint or a folder of checkpoints (the last counts).
+    The data set is that of the first run.
     """
     views = _views(crops, scales)
     found = members.load(runs, weights, device)
-    config = next((each.config for each in found if each.config is not None), None)
-    if config is None and data is None:
-        raise DataError(f"{runs[0]} lies in no run folder, which would name the data set; give --data")
-    config = config or {"limit": None, "data": data, "data_dir": None, "fit_images": False}
-    limit = limit or config["limit"]
-    own = {} if data else config  # what the run says of its own data set
-    dataset = load_data(
-        data or config["data"],
-        data_dir or config["data_dir"],
-        limit,
-        image_size=image_size or own.get("image_size"),
-        skip_broken=skip_broken or own.get("skip_broken"),
-    )
-    dataset = _suited(dataset, found, fit_images or config["fit_images"], cut=bool(views))
+    used = _settings(found, asked)
+    options = {key: used[key] for key in ("image_size", "skip_broken")}
+    dataset = load_data(used["data"], used["data_dir"], used["limit"], **options)
+    dataset = _suited(dataset, found, used["fit_images"], cut=bool(views))
     result = minidl.Ensemble([each.model for each in found]).evaluate(
         dataset,
         **({"batch_size": batch_size} if batch_size else {}),
@@ -120,10 +108,10 @@ def evaluate(
         each=True,
     )
     if len(found) > 1:
-        for each, own in zip(found, result["members"], strict=True):
-            click.echo(f"{each.path}: {_numbers(own)}")
+        for each, alone in zip(found, result["members"], strict=True):
+            click.echo(f"{each.path}: {_numbers(alone)}")
         click.echo(f"ensemble of {len(found)}: {_numbers(result)}")
-    click.echo(result_text(result, dataset, limit))
+    click.echo(result_text(result, dataset, used["limit"]))
     if per_class:
         confusions.echo_per_class(result["per_class"], dataset.classes)
     if confusion:
@@ -151,7 +139,7 @@ def predict(
 ) -> None:
     """Print the most probable classes of each of the IMAGES, by the model of RUN.
 
-    RUN is a run's folder, a model file or a checkpoint.
+    RUN is a run's folder, a model file, a checkpoint or a folder of checkpoints (the last counts).
     """
     from minidl.data.pictures import read_image
 
@@ -174,6 +162,26 @@ def _views(crops: str, scales: tuple[int, ...] | None) -> dict[str, Any]:
     if scales is not None:
         return {"scales": scales}
     return {} if crops == "1" else {"crops": int(crops)}
+
+
+def _settings(found: list[Member], asked: dict[str, Any]) -> dict[str, Any]:
+    """How to load the data that is asked for, or else the first run's; a run's size, limit and treatment of
+    broken pictures are for its own data alone.
+
+    DataError if none is asked for and no model lies in a run's folder.
+    """
+    config = next((each.config for each in found if each.config is not None), {})
+    if not config and asked["data"] is None:
+        paths = ", ".join(f"{each.path}" for each in found)
+        lie = "lies" if len(found) == 1 else "lie"
+        raise DataError(f"{paths} {lie} in no run folder, which would name the data set; give --data")
+    data = config["data"] if asked["data"] is None else lasting(asked["data"])
+    theirs = config if data == config.get("data") else {}
+    return {
+        "data": data,
+        **{key: asked[key] or config.get(key) for key in ("data_dir", "fit_images")},
+        **{key: asked[key] or theirs.get(key) for key in ("limit", "image_size", "skip_broken")},
+    }
 
 
 def _suited(dataset: Any, found: list[Member], fit_images: bool, *, cut: bool) -> Any:

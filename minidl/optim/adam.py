@@ -21,6 +21,7 @@ class Adam(Optimizer):
     """
 
     hyper = ("lr", "beta1", "beta2", "eps", "weight_decay")
+    fractions = ("beta1", "beta2")
 
     def __init__(
         self,

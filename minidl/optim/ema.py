@@ -69,7 +69,7 @@ class EMA:
         """Continue from what `state_dict` returned.  CheckpointError, naming the key, if it does not fit."""
         where = "EMA.load_state_dict"
         check_keys(state, ["decay", *(f"average.{i}" for i in range(len(self.params)))], where)
-        decay = number(where, "decay", read_number(state, "decay", self.decay, where), below=1.0)
+        decay = read_number(state, "decay", self.decay, where, below=1.0)
         self.averages = [read_array(state, f"average.{i}", p.data, where) for i, p in enumerate(self.params)]
         self.decay = decay
 

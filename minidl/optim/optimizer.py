@@ -21,6 +21,7 @@ from minidl.errors import CheckpointError, DTypeError, ShapeError
 
 State = dict[str, Any]  # flat and plain: numpy arrays, numbers, strings
 Params = Iterable[Tensor] | Iterable[Mapping[str, Any]]  # parameters, or groups of them
+LARGEST = 2.0**63  # what a state may hold: no rate or count of a run comes near it
 GROUP_KEYS = ("params", "lr_factor", "weight_decay")
 
 
@@ -45,6 +46,7 @@ class Optimizer(ABC):
     """
 
     hyper: ClassVar[tuple[str, ...]]  # the attributes that, with the slots, make up the state
+    fractions: ClassVar[tuple[str, ...]] = ()  # those of them that must be below 1
 
     def __init__(self, params: Params, lr: float, weight_decay: float = 0.0) -> None:
         self.params, self.lr_factors, self.weight_decays = ungrouped(params, self.name)
@@ -128,7 +130,8 @@ class Optimizer(ABC):
         loaded = copy.copy(self)
         loaded._slots = {}
         for key in self.hyper:
-            setattr(loaded, key, read_number(state, key, getattr(self, key), where))
+            below = 1.0 if key in self.fractions else LARGEST
+            setattr(loaded, key, read_number(state, key, getattr(self, key), where, below))
         keys = {name: [f"{name}.{i}" for i in range(len(self.params))] for name in loaded.slots()}
         groups = self._group_state()
         check_keys(state, ["optimizer", *self.hyper, *groups, "steps", *chain(*keys.values())], where)
@@ -136,6 +139,8 @@ class Optimizer(ABC):
             if not np.array_equal(read_array(state, key, mine, where), mine, equal_nan=True):
                 raise CheckpointError(f"{where}: {key!r} differ; was the state made with other groups?")
         loaded._steps = read_array(state, "steps", self._steps, where)
+        if (loaded._steps < 0).any():
+            raise CheckpointError(f"{where}: 'steps' has a number below 0, but they are counted from 0")
         for name, names in keys.items():
             pairs = zip(names, self.params, strict=True)
             loaded._slots[name] = [read_array(state, key, p.data, where) for key, p in pairs]
@@ -247,6 +252,13 @@ def number(where: str, name: str, value: float, low: float = 0.0, below: float =
     return float(value)
 
 
+def whole(where: str, name: str, value: float) -> int:
+    """`value` as an int.  ValueError unless it is a whole number of at least 1."""
+    if not 1 <= value < math.inf or int(value) != value:
+        raise ValueError(f"{where}: {name} is {value}, it must be a whole number of at least 1")
+    return int(value)
+
+
 def to_host(array: Array) -> Array:
     """A copy in host memory."""
     return np.array(Tensor(array).numpy())
@@ -254,7 +266,7 @@ def to_host(array: Array) -> Array:
 
 def check_kind(state: Mapping[str, Any], key: str, name: str, where: str) -> None:
     """CheckpointError unless `state` says under `key` that it is the state of a `name`."""
-    if state.get(key) != name:
+    if not isinstance(state.get(key), str) or state[key] != name:
         raise CheckpointError(f"{where}: {key!r} is {state.get(key)!r} in this state, it must be {name!r}")
 
 
@@ -272,19 +284,31 @@ def check_keys(state: Mapping[str, Any], expected: list[str], where: str) -> Non
             )
 
 
-def read_number(state: Mapping[str, Any], key: str, like: Any, where: str) -> Any:
-    """The number under `key`, of the type of `like` (bool, int, float).  CheckpointError if there is none."""
-    try:
-        return type(like)(state[key])
-    except KeyError as error:
-        raise CheckpointError(f"{where}: the state lacks {key!r}") from error
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{where}: {key!r} is {state[key]!r}, not a number") from error
+def read_number(state: Mapping[str, Any], key: str, like: Any, where: str, below: float = LARGEST) -> Any:
+    """The number under `key`, of the type of `like` (bool, int, float).
+
+    CheckpointError if there is none, or unless 0 <= number < below.
+    """
+    if key not in state:
+        raise CheckpointError(f"{where}: the state lacks {key!r}")
+    value, kind = state[key], type(like)
+    numbers = (bool, np.bool_) if kind is bool else (int, float, np.integer, np.floating)
+    if not isinstance(value, numbers) or (kind is not bool and isinstance(value, bool)):
+        what = "True or False" if kind is bool else "a number"
+        raise CheckpointError(f"{where}: {key!r} is {str(value)[:100]!r}, not {what}")
+    if not 0 <= value < below:
+        raise CheckpointError(f"{where}: {key!r} is {value}, it must lie in 0 <= {key} < {below:g}")
+    if kind(value) != value:
+        raise CheckpointError(f"{where}: {key!r} is {value}, not a whole number")
+    return kind(value)
 
 
 def read_array(state: Mapping[str, Any], key: str, like: Array, where: str) -> Array:
     """A copy of the array under `key`, on the device of `like`.  CheckpointError if shape or dtype differ."""
-    array = np.array(state[key])
+    try:
+        array = np.array(state[key])
+    except ValueError as error:  # lists of different lengths
+        raise CheckpointError(f"{where}: {key!r} is no array") from error
     if array.shape != like.shape:
         raise CheckpointError(f"{where}: {key!r} has shape {array.shape}, but {like.shape} is needed here")
     if array.dtype != like.dtype:

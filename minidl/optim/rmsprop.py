@@ -20,6 +20,7 @@ class RMSprop(Optimizer):
     """
 
     hyper = ("lr", "decay", "momentum", "eps", "weight_decay")
+    fractions = ("decay",)
 
     def __init__(
         self,

@@ -4,13 +4,15 @@ A schedule writes `optimizer.lr` when it is made and at every `step()`. Its attr
 due, after each epoch or after each step of the optimiser; `Model.fit` looks at it.
 """
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from minidl.optim.optimizer import Optimizer, State, check_keys, check_kind, number, read_number
+from minidl.errors import CheckpointError
+from minidl.optim.optimizer import Optimizer, State, check_keys, check_kind, number, read_number, whole
 
 Per = Literal["epoch", "step"]
 Shape = Literal["line", "constant"]
@@ -58,8 +60,21 @@ class Schedule(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` returned, and set the optimiser's learning rate.
 
-        CheckpointError, naming the key, when it is another schedule's; then nothing has changed.
+        CheckpointError, naming the key, when it is another schedule's, or no rate follows from it; then
+        nothing has changed.
         """
+        trial = copy.deepcopy(self, {id(self.optimizer): copy.copy(self.optimizer)})
+        try:
+            trial._load(state)
+        except CheckpointError:
+            raise
+        except (ValueError, OverflowError) as error:
+            raise CheckpointError(
+                f"{self.name}.load_state_dict: no learning rate follows from this state ({error})"
+            ) from error
+        self._load(state)
+
+    def _load(self, state: Mapping[str, Any]) -> None:
         count, self.base_lr = self._read(state)
         self._go_to(count)
 
@@ -81,7 +96,7 @@ class StepLR(Schedule):
     def __init__(
         self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, *, per: Per = "epoch"
     ) -> None:
-        self.step_size = _whole("StepLR", "step_size", step_size)
+        self.step_size = whole("StepLR", "step_size", step_size)
         self.gamma = number("StepLR", "gamma", gamma)
         super().__init__(optimizer, per)
 
@@ -102,7 +117,7 @@ class MultiStepLR(Schedule):
     def __init__(
         self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1, *, per: Per = "epoch"
     ) -> None:
-        self.milestones = [_whole("MultiStepLR", f"milestones[{i}]", m) for i, m in enumerate(milestones)]
+        self.milestones = [whole("MultiStepLR", f"milestones[{i}]", m) for i, m in enumerate(milestones)]
         if not self.milestones or self.milestones != sorted(set(self.milestones)):
             raise ValueError(
                 f"MultiStepLR: milestones is {list(milestones)}, it must have at least one number, each "
@@ -136,7 +151,7 @@ class ExponentialLR(Schedule):
         per: Per = "epoch",
     ) -> None:
         self.gamma = number("ExponentialLR", "gamma", gamma)
-        self.step_size = _whole("ExponentialLR", "step_size", step_size)
+        self.step_size = whole("ExponentialLR", "step_size", step_size)
         self.staircase = staircase
         super().__init__(optimizer, per)
 
@@ -161,7 +176,7 @@ class CosineLR(Schedule):
     def __init__(
         self, optimizer: Optimizer, total_steps: int, min_lr: float = 0.0, *, per: Per = "step"
     ) -> None:
-        self.total_steps = _whole("CosineLR", "total_steps", total_steps)
+        self.total_steps = whole("CosineLR", "total_steps", total_steps)
         self.min_lr = number("CosineLR", "min_lr", min_lr)
         super().__init__(optimizer, per)
 
@@ -197,7 +212,7 @@ class OneCycleLR(Schedule):
         per: Per = "step",
     ) -> None:
         self.max_lr = number("OneCycleLR", "max_lr", max_lr)
-        self.total_steps = _whole("OneCycleLR", "total_steps", total_steps)
+        self.total_steps = whole("OneCycleLR", "total_steps", total_steps)
         self.warmup_fraction = number("OneCycleLR", "warmup_fraction", warmup_fraction, below=1.0)
         self.start_factor = number("OneCycleLR", "start_factor", start_factor)
         self.end_factor = number("OneCycleLR", "end_factor", end_factor)
@@ -252,7 +267,7 @@ class Warmup(Schedule):
                 f'Warmup: it counts per="{per}" but after={after.name} per="{after.per}"; '
                 f"give both the same per"
             )
-        self.steps = _whole("Warmup", "steps", steps)
+        self.steps = whole("Warmup", "steps", steps)
         self.after = after
         self.shape = shape
         self.start_factor = number("Warmup", "start_factor", start_factor)
@@ -280,24 +295,17 @@ class Warmup(Schedule):
         after = self.after.state_dict() if self.after else {}
         return super().state_dict() | {f"after.{key}": value for key, value in after.items()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def _load(self, state: Mapping[str, Any]) -> None:
         self._read(state)
         if self.after:
             own = "after."
-            self.after.load_state_dict({key[len(own) :]: state[key] for key in state if key.startswith(own)})
-        super().load_state_dict(state)
+            self.after._load({key[len(own) :]: state[key] for key in state if key.startswith(own)})
+        super()._load(state)
 
     def _go_to(self, count: int) -> None:
         if self.after:
             self.after._go_to(max(0, count - self.steps))
         super()._go_to(count)
-
-
-def _whole(where: str, name: str, value: int) -> int:
-    """`value`.  ValueError unless it is a whole number of at least 1."""
-    if int(value) != value or value < 1:
-        raise ValueError(f"{where}: {name} is {value}, it must be a whole number of at least 1")
-    return int(value)
 
 
 def _counted(count: int, per: Per) -> str:

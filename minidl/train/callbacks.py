@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidl.errors import DataError
 from minidl.io import write_atomic
-from minidl.optim.optimizer import number
+from minidl.optim.optimizer import number, whole
 
 if TYPE_CHECKING:
     from minidl.train.run import Run
@@ -62,20 +62,38 @@ def improvements(run: "Run", monitor: str, owner: str, threshold: float = 0.0) -
     return result
 
 
-def epochs_of(owner: str, patience: int) -> int:
-    """`patience`.  ValueError unless it is a whole number of at least 1."""
-    if int(patience) != patience or patience < 1:
-        raise ValueError(f"{owner}: patience is {patience}, it must be a whole number of at least 1")
-    return int(patience)
+def check_monitor(run: "Run", monitor: str, owner: str) -> None:
+    """ValueError, naming `owner`, the keys and the cure, unless the history will have a `monitor`."""
+    if monitor in run.history.history:  # after a resume
+        return
+    held_out = [] if run.validation is None else ["val_loss", "val_accuracy"]
+    keys = ["loss", "accuracy", *held_out, "seconds"]
+    if monitor not in keys:
+        cure = "give fit validation=, a share of the images or a split, or " if not held_out else ""
+        raise ValueError(
+            f"{owner}: monitor is {monitor!r}; the history has {', '.join(keys)}: {cure}monitor one of these"
+        )
+
+
+def check_place(path: Path, owner: str) -> None:
+    """FileNotFoundError, naming `owner` and the cure, unless there is a folder for the file."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{owner}: the folder of {path} does not exist; make {path.parent} first, or give another path"
+        )
 
 
 class CSVLogger(Callback):
-    """Writes the whole history as a table, one row per epoch, whenever it has changed."""
+    """Writes the whole history as a table, one row per epoch, whenever it has changed.
+
+    FileNotFoundError, before the first epoch, without a folder for the file.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
     def begin(self, run: "Run") -> None:
+        check_place(self.path, "CSVLogger")
         if run.epoch and not run.batch:  # a kill may have come between its checkpoint and this file
             self.epoch_end(run)
 
@@ -95,13 +113,15 @@ class JSONLines(Callback):
     lr is the learning rate after the epoch, which the next begins with. A number that is not finite is null.
     The file is written whole whenever it has changed, so that no line is ever missing, doubled or torn; lr,
     which is in no history, is taken over from the lines that are there, and null where there is none.
-    DataError when the file has other lines than these.
+    Before the first epoch, DataError when the file has other lines than these, FileNotFoundError without a
+    folder for it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
     def begin(self, run: "Run") -> None:
+        check_place(self.path, "JSONLines")
         self._rates()  # refuse a file of someone else's now, not after an epoch
         if run.epoch and not run.batch:  # a kill may have come between its checkpoint and this file
             self.epoch_end(run)
@@ -124,7 +144,7 @@ class JSONLines(Callback):
             try:
                 row = json.loads(line)
                 rates[row["epoch"]] = row["lr"]
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise DataError(
                     f"JSONLines: line {i + 1} of {self.path} is none of its own; give another path"
                 ) from error
@@ -188,13 +208,15 @@ class EarlyStopping(Callback):
     """Stops when `monitor` has not improved for `patience` epochs.
 
     `monitor` is a key of the history; an accuracy improves upwards, everything else downwards.
-    ValueError unless patience is a whole number of at least 1.
+    ValueError unless patience is a whole number of at least 1 and, before the first epoch, for a monitor that
+    the run will not have.
     """
 
     def __init__(self, monitor: str = "val_loss", patience: int = 5) -> None:
-        self.monitor, self.patience = monitor, epochs_of("EarlyStopping", patience)
+        self.monitor, self.patience = monitor, whole("EarlyStopping", "patience", patience)
 
     def begin(self, run: "Run") -> None:
+        check_monitor(run, self.monitor, "EarlyStopping")
         if run.epoch and not run.batch:  # a kill may have come between its checkpoint and its stop
             self.epoch_end(run)
 
@@ -212,7 +234,8 @@ class ReduceOnPlateau(Callback):
     everything else downwards, by more than `threshold` times the best so far. PyTorch's, whose defaults these
     are, waits one epoch more.
 
-    ValueError in a run with a schedule, which would overwrite the rate, and for a number out of range.
+    ValueError for a number out of range and, before the first epoch, for a monitor that the run will not have
+    and in a run with a schedule, which would overwrite the rate.
     """
 
     def __init__(
@@ -223,7 +246,7 @@ class ReduceOnPlateau(Callback):
         min_lr: float = 0.0,
         threshold: float = 1e-4,
     ) -> None:
-        self.monitor, self.patience = monitor, epochs_of("ReduceOnPlateau", patience)
+        self.monitor, self.patience = monitor, whole("ReduceOnPlateau", "patience", patience)
         self.factor = number("ReduceOnPlateau", "factor", factor, below=1.0)
         self.min_lr = number("ReduceOnPlateau", "min_lr", min_lr)
         self.threshold = number("ReduceOnPlateau", "threshold", threshold)
@@ -234,6 +257,7 @@ class ReduceOnPlateau(Callback):
                 f"ReduceOnPlateau: the run's schedule {run.schedule.name} would overwrite the learning rate; "
                 'give fit an optimizer and no schedule, or a recipe with schedule="constant"'
             )
+        check_monitor(run, self.monitor, "ReduceOnPlateau")
         if run.epoch and not run.batch:  # the checkpoint has the rate from before this epoch's reduction
             self.epoch_end(run)
 
@@ -283,7 +307,10 @@ class BestCheckpoint(Callback):
 
     After a resume: if the last epoch is the best, the file is written again, with the weights of the
     checkpoint, which are the same; else the run before wrote it before it began a later epoch. If it is gone
-    since, the run says so and writes the next best.  TypeError for a model that has no `save`.
+    since, the run says so and writes the next best.
+
+    Before the first epoch, TypeError for a model that has no `save`, ValueError for a monitor that the run
+    will not have, FileNotFoundError without a folder for the file.
     """
 
     def __init__(self, path: str | os.PathLike[str], monitor: str = "val_accuracy") -> None:
@@ -295,6 +322,8 @@ class BestCheckpoint(Callback):
                 f"BestCheckpoint: a {type(run.model).__name__} has no save; make it a minidl.Model, or keep "
                 "run.model.state_dict() in a callback of your own"
             )
+        check_monitor(run, self.monitor, "BestCheckpoint")
+        check_place(self.path, "BestCheckpoint")
         if run.epoch and not run.batch:
             self.epoch_end(run)
         if run.epoch and not self.path.exists():

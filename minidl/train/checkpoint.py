@@ -57,7 +57,7 @@ def save(
             "resume=True"
         ) from error
     found = all_of(folder)
-    finished = [each for each in found if _place(each)[1] == 0]
+    finished = [each for each in found if place(each)[1] == 0]
     unfinished = [each for each in found[:-1] if each not in finished]
     torn = target.glob(".epoch-*.safetensors.*")  # by a kill in the middle of a write
     for old in (*finished[:-keep], *unfinished, *torn):
@@ -130,7 +130,7 @@ def read_model(
 def all_of(folder: str | os.PathLike[str]) -> list[Path]:
     """The checkpoints in a folder, the furthest last."""
     return sorted(
-        (path for path in Path(folder).glob("epoch-*.safetensors") if _NAME.fullmatch(path.name)), key=_place
+        (path for path in Path(folder).glob("epoch-*.safetensors") if _NAME.fullmatch(path.name)), key=place
     )
 
 
@@ -164,7 +164,7 @@ def check_unused(folder: str | os.PathLike[str]) -> None:
         )
 
 
-def _place(path: Path) -> tuple[int, int]:
+def place(path: Path) -> tuple[int, int]:
     """(epochs, batches of the next) that are done in a checkpoint, by its name."""
     match = _NAME.fullmatch(path.name)
     assert match is not None

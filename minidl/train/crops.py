@@ -6,9 +6,10 @@ one view of all its images at a time: no more is ever in memory.
 
 import dataclasses
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def plan(model: Module, kind: Kind, asked: Views, where: str) -> Cut | None:
     ValueError for options that are none or exclude each other, ShapeError for sizes that the model or an
     image cannot have, DataError or ShapeError for images that do not fit the model.
     """
-    if asked.crops not in COUNTS:
+    if _whole(asked.crops) not in COUNTS:
         raise ValueError(f"{where}: crops is {asked.crops!r}, it must be 1, 10 or 144")
     if asked.scales is not None and asked.crops != 1:
         raise ValueError(
@@ -64,7 +65,9 @@ def plan(model: Module, kind: Kind, asked: Views, where: str) -> Cut | None:
     _check_views(model, kind, size, where)
     if asked.crops == 144:
         return partial(many_crops, size=size)
-    side = _side(size, _TEN_SIDE) if asked.resize is None else operator.index(asked.resize)
+    side = _side(size, _TEN_SIDE) if asked.resize is None else _whole(asked.resize)
+    if side is None:
+        raise ValueError(f"{where}: resize is {asked.resize!r}, expected a shorter side in pixels, as in 256")
     if side < max(size):
         raise ShapeError(
             f"{where}: crops of {_text(size)} cannot be cut from images whose shorter side is resize={side}; "
@@ -152,9 +155,12 @@ def _crop_size(model: Module, asked: Views, where: str) -> Size:
                 "crop_size=(H, W)"
             )
         return expected[0], expected[1]
-    h, w = asked.crop_size if isinstance(asked.crop_size, Sequence) else (asked.crop_size,) * 2
-    if min(operator.index(h), operator.index(w)) < 1:
-        raise ValueError(f"{where}: crop_size is {asked.crop_size}, each side must be at least 1")
+    given = asked.crop_size
+    h, w, *more = map(_whole, given if isinstance(given, Sequence) and len(given) > 1 else (given, given))
+    if h is None or w is None or more or min(h, w) < 1:
+        raise ValueError(
+            f"{where}: crop_size is {given!r}, expected a side in pixels or (rows, columns), each at least 1"
+        )
     if expected is not None and (h, w) != tuple(expected[:2]) and (smallest is None or min(h, w) < smallest):
         raise ShapeError(
             f"{where}: crop_size is {_text((h, w))}, but {name(model)} takes {_text(expected[:2])}"
@@ -164,10 +170,7 @@ def _crop_size(model: Module, asked: Views, where: str) -> Size:
 
 
 def _sides(model: Module, scales: Sequence[int], where: str) -> list[int]:
-    try:
-        sides = [operator.index(side) for side in scales]
-    except TypeError:
-        sides = []
+    sides = [_whole(side) or 0 for side in scales] if isinstance(scales, Iterable) else []
     if not sides or min(sides) < 1:
         raise ValueError(f"{where}: scales is {scales!r}, expected shorter sides in pixels, as in (256, 288)")
     expected, smallest = getattr(model, "input_shape", None), getattr(model, "smallest", None)
@@ -182,6 +185,14 @@ def _sides(model: Module, scales: Sequence[int], where: str) -> list[int]:
             f"{smallest}x{smallest}"
         )
     return sides
+
+
+def _whole(value: Any) -> int | None:
+    """An option as an integer; None for what is none, such as 8.0, "8" and True."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def _check_views(model: Module, kind: Kind, size: Size, where: str) -> None:

@@ -23,7 +23,10 @@ def check_weights(run: Run) -> None:
 
 
 def not_finite(run: Run, x: np.ndarray, loss: float, what: str = "loss") -> str:
-    """What broke the loss: the first layer whose output is not finite, found by running the batch again."""
+    """What broke the loss: the first layer whose output is not finite, found by running the batch again.
+
+    Call it while the model has the weights and the mode that the loss came from.
+    """
     first: list[str] = []
 
     def look(path: str) -> Callable[..., None]:

@@ -15,6 +15,7 @@ from minidl.data import Dataset, Loader, transforms
 from minidl.data.rows import as_images
 from minidl.errors import DataError, ShapeError
 from minidl.nn import Module, as_input, mode
+from minidl.ops import loss
 from minidl.train.crops import Cut, Size, Views, plan
 from minidl.train.inputs import Kind, as_data, check_labels, kind_of
 from minidl.train.metrics import Metrics
@@ -48,6 +49,7 @@ def evaluate(
     else:
         for x, y in Loader(split, batch_size=batch_size):
             means = log_probabilities(members, cuts, x)
+            loss.check_labels("cross_entropy", means[0], y)
             for metrics, logs in zip((*alone, total), (*means, _log_mean(iter(means))), strict=True):
                 metrics.update(float(-logs[np.arange(len(y)), y].mean()), logs, y)
     result: dict[str, Any] = total.result()

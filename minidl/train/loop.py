@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -185,21 +186,17 @@ def _step(run: Run, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
 
 def _validate(run: Run, images: Loader, watch: Watch) -> Metrics:
     """The model, or its moving average, on the validation images.  Stopped when a signal comes."""
+    held_out = Metrics()
 
     def watched() -> Batches:
-        for batch in images:
+        for x, y in images:
             watch.check()
-            yield batch
+            yield x, y
+            if not np.isfinite(held_out.loss):  # told from here, where the mode and the averages are in force
+                raise FloatingPointError(not_finite(run, x, held_out.loss, "validation loss"))
 
-    if run.ema is None:
-        held_out = run_over(run.model, watched())
-    else:
-        with run.ema.applied():
-            held_out = run_over(run.model, watched())
-    if not np.isfinite(held_out.loss):
-        x, _ = next(iter(images))
-        raise FloatingPointError(not_finite(run, x, held_out.loss, "validation loss"))
-    return held_out
+    with nullcontext() if run.ema is None else run.ema.applied():
+        return run_over(run.model, watched(), held_out)
 
 
 def _show_table(run: Run) -> None:

@@ -106,7 +106,8 @@ class Recipe:
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"Recipe: {name} is {getattr(self, name)!r}; it may be {', '.join(known)}")
-        shares = [0.0, *self.milestones, 1.0] if isinstance(self.milestones, Sequence) else []
+        listed = isinstance(self.milestones, Sequence) and not isinstance(self.milestones, str)
+        shares = [0.0, *self.milestones, 1.0] if listed and all(map(_is_number, self.milestones)) else []
         if (self.schedule == "steps") != bool(self.milestones) or sorted({0.0, *shares}) != shares:
             raise ValueError(
                 f"Recipe: milestones are {self.milestones} with schedule {self.schedule!r}; give "
@@ -116,11 +117,14 @@ class Recipe:
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < below:
+            if not _is_number(value) or not low <= value < below:
                 wanted = f"at least {low}" if below == math.inf else f"in {low} <= {name} < {below}"
                 raise ValueError(f"Recipe: {name} is {value!r}, it must be {wanted}")
             if name in _WHOLE and int(value) != value:
                 raise ValueError(f"Recipe: {name} is {value!r}, it must be a whole number")
+        for name in ("nesterov", "decay_biases", "decay_norms"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"Recipe: {name} is {getattr(self, name)!r}, it must be True or False")
         for name in ("lr_factors", "initial_std"):
             self._check_numbers(name)
         self._check_images()
@@ -131,7 +135,7 @@ class Recipe:
         if given is None or (name == "initial_std" and not isinstance(given, Mapping)):
             given = {"*": 0.0 if given is None else given}
         numbers = isinstance(given, Mapping) and all(
-            isinstance(value, (int, float)) and 0 <= value < math.inf for value in given.values()
+            _is_number(value) and 0 <= value < math.inf for value in given.values()
         )
         if not numbers:
             raise ValueError(
@@ -143,10 +147,8 @@ class Recipe:
         """ValueError for texts of augment and preprocess that cannot be read, or cannot follow each other."""
         for name in ("augment", "preprocess"):
             if not isinstance(getattr(self, name), str | None):
-                raise ValueError(
-                    f"Recipe: {name} is {getattr(self, name)!r}, it must be text; fit takes an augmentation "
-                    "by itself as augment="
-                )
+                cure = "; fit takes an augmentation by itself as augment=" if name == "augment" else ""
+                raise ValueError(f"Recipe: {name} is {getattr(self, name)!r}, it must be text{cure}")
         augmentation = transforms.parse(self.augment) if self.augment else None
         if self.preprocess and transforms.check_preprocess(self.preprocess):
             steps = augmentation.steps if isinstance(augmentation, transforms.compose) else [augmentation]
@@ -311,3 +313,7 @@ def choose(recipe: Recipe | str | None, model: Module, dataset_name: str | None 
             f"{' or '.join(map(repr, ['default', *named]))}"
         )
     return named[recipe]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -20,10 +20,12 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from minidl.errors import CheckpointError
 from minidl.io import write_atomic
+from minidl.io.guard import shown
 from minidl.train import lock
 from minidl.train.callbacks import Callback
 
@@ -31,19 +33,41 @@ if TYPE_CHECKING:
     from minidl.train.run import Run
 
 RUNS = Path("runs")  # where runs without a folder of their own go, below the current folder
-KEYS = (  # what the command line needs of a config.json
-    "model",
-    "data",
-    "arguments",
-    "seed",
-    "device",
-    "data_dir",
-    "limit",
-    "fit_images",
-    "classes",
-    "epochs",
-    "threads",
-)
+Types = dict[str, tuple[type, ...]]  # key -> what its value may be
+KEYS: Types = {  # what the command line needs of a config.json
+    "model": (str,),
+    "data": (str,),
+    "arguments": (dict,),
+    "seed": (int,),
+    "device": (str,),
+    "data_dir": (str, NoneType),
+    "limit": (int, NoneType),
+    "fit_images": (bool, NoneType),
+    "classes": (list,),
+    "epochs": (int,),
+    "threads": (int,),
+}
+OPTIONAL: Types = {  # what else it looks at
+    "batch_size": (int, NoneType),
+    "lr": (int, float, NoneType),
+    "image_size": (int, NoneType),
+    "skip_broken": (bool, NoneType),
+    "recipe": (str, NoneType),
+    "override": (dict, NoneType),
+    "trained_by": (dict,),
+    "plans": (dict, NoneType),
+    "result": (dict, NoneType),
+}
+RESULT: Types = {"epochs": (int,), "accuracy": (int, float)}
+_WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+    NoneType: "null",
+}
 FREE = ("epochs", "device", "data_dir")  # what may differ when a run continues: how far, and where
 
 
@@ -90,14 +114,27 @@ class RunFolder:
             config = json.loads(self.config.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(f"{self.path} is not a run folder: it has no config.json") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.config} is damaged: {error}") from None
         if not isinstance(config, dict):
             raise CheckpointError(f"{self.config} is damaged: it does not hold a table of settings")
-        missing = [key for key in KEYS if key not in config]
-        if missing:
-            raise CheckpointError(f"{self.config} is damaged: it has no {missing[0]!r}")
+        self._check(config, KEYS | {key: types for key, types in OPTIONAL.items() if key in config})
+        for name in config["classes"]:
+            self._check({"classes": name}, {"classes": (str,)}, "a name in ")
+        if config.get("result") is not None:
+            self._check(config["result"], RESULT, "the result's ")
         return config
+
+    def _check(self, table: dict[str, Any], expected: Types, where: str = "") -> None:
+        """CheckpointError unless the table has the expected keys with values of their types."""
+        for key, types in expected.items():
+            if key not in table:
+                raise CheckpointError(f"{self.config} is damaged: it lacks {where}{key!r}")
+            if type(table[key]) not in types:  # a bool is no number
+                raise CheckpointError(
+                    f"{self.config} is damaged: {where}{key!r} is {shown(table[key])}, it must be "
+                    f"{' or '.join(_WORDS[each] for each in types)}"
+                )
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Replace config.json in one step, so that a kill leaves the old one or the new one."""

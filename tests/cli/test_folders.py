@@ -30,6 +30,7 @@ def test_a_folder_is_trained_on_shown_and_tested(run, pictures):
     config = json.loads(Path("runs/nin-pets/config.json").read_text())
     assert (config["data"], config["image_size"], config["classes"]) == (str(pictures), 32, ["cat", "dog"])
     assert run("evaluate", "runs/nin-pets") == "\n".join(text.splitlines()[-2:]) + "\n"
+    assert run("evaluate", "runs/nin-pets", "--data", "pets") == run("evaluate", "runs/nin-pets")
     assert "row 2: dog" in run("data", "show", "pets", "--image-size", 20)
     assert Path("pets.png").exists()
 

@@ -77,6 +77,30 @@ def test_settings_are_read_as_json_or_text(text, value):
     assert options.settings(None, None, (text,)) == {"a": value}
 
 
+@pytest.mark.parametrize(("words", "text"), [
+    (("train", "nin", "--lr", "inf"), "inf is not a finite number"),
+    (("train", "nin", "--set", "pool"), "'pool' is not of the form name=value"),
+    (("train", "nin", "--override", "=3"), "'=3' is not of the form name=value"),
+])  # fmt: skip
+def test_wrong_options_say_what_is_wrong(words, text):
+    result = CliRunner().invoke(cli.main, words)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{words[-2]}': {text}" in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("words", [
+    ("bench", "nought", "--json"),
+    ("warmup", "nought", "--tune"),
+    ("data", "show", "nought", "--out"),
+    ("evaluate", "nought", "--confusion-csv"),
+])  # fmt: skip
+def test_a_result_needs_a_folder_before_anything_is_computed(words):
+    result = CliRunner().invoke(cli.main, [*words, "nowhere/file"])
+    assert result.exit_code == 2
+    text = f"Invalid value for '{words[-1]}': there is no folder nowhere; make it first"
+    assert text in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_the_module_is_the_command():
     command = [sys.executable, "-m", "minidl", "--version"]
     process = subprocess.run(command, capture_output=True, text=True, cwd=Path(minidl.__file__).parents[1])

@@ -114,6 +114,42 @@ def test_a_mistake_leaves_no_folder(run):
     assert not Path("mine").exists()
 
 
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, TypeError, KeyError])
+def test_an_error_before_the_first_checkpoint_leaves_no_folder(run, short, monkeypatch, error):
+    def fail(self, run):
+        raise error("too wide")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runfolder.LogFile, "begin", fail)
+        if error in (ValueError, TypeError):
+            assert run(*short, "--out", "mine", fails=True) == "Error: too wide"
+        else:
+            with pytest.raises(error, match="too wide"):
+                run(*short, "--out", "mine")
+    assert not Path("mine").exists()
+    run(*short, "--out", "mine")
+
+
+def test_an_error_after_a_checkpoint_keeps_the_folder(run, short, monkeypatch):
+    def fail(self, run):
+        if run.epoch == 2:
+            raise RuntimeError("too wide")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runfolder.LogFile, "epoch_end", fail)
+        with pytest.raises(RuntimeError, match="too wide"):
+            run(*short, "--out", "mine")
+    assert "resuming after epoch 2" in run("train", "nin", "--resume", "--out", "mine")
+
+
+def test_other_threads_than_a_run_began_with_are_told(run, copied):
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, "threads": 999}))
+    text = run("train", "nin", "--resume", "--epochs", 3, "--out", "run")
+    now = minidl.get_num_threads()
+    assert f"begun on 999 threads: with {now} the last bits will differ\n" in text
+
+
 def test_resume_without_a_run_starts_and_says_so(run, short, finished):
     text = run(*short, "--resume", "--out", "mine")
     assert text.startswith("no run in mine to resume: starting from the beginning\n")

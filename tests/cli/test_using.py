@@ -75,6 +75,57 @@ def test_evaluate_of_a_file_outside_a_run_needs_the_data(run, finished):
     assert text == run("evaluate", finished[0], *ALL)
 
 
+def test_a_config_of_another_program_beside_a_model_file_is_none_of_ours(run, finished, here):
+    expected = run("evaluate", finished[0], *ALL)
+    for number, content in enumerate(
+        ('{"model_type": "bert"}', "[]", "'model': bert", '"minidl"', "[" * 99999)
+    ):
+        folder = here / f"{number}" / "files"
+        folder.mkdir(parents=True)
+        shutil.copy(finished[0] / "model.safetensors", folder)
+        for place in (folder, folder.parent):
+            (place / "config.json").write_text(content)
+        file = folder / "model.safetensors"
+        assert run("evaluate", file, "--data", "digits", *ALL) == expected
+        assert f"{file} lies in no run folder" in run("evaluate", file, fails=True)
+
+
+def test_a_folder_below_a_run_is_no_part_of_it_but_checkpoint_is(run, copied, monkeypatch):
+    expected = run("evaluate", "run")
+    (copied / "kept").mkdir()
+    shutil.copy(copied / "model.safetensors", copied / "kept")
+    assert "lies in no run folder" in run("evaluate", "run/kept/model.safetensors", fails=True)
+    monkeypatch.chdir(copied / "checkpoint")
+    assert run("evaluate", "epoch-0002.safetensors") == expected
+    assert run("evaluate", "./../checkpoint/epoch-0002.safetensors") == expected
+
+
+def test_a_damaged_config_of_ours_is_reported(run, copied):
+    (copied / "config.json").write_text('{"minidl": "0.1", "model": "nin"}')
+    assert "config.json is damaged: it lacks 'data'" in run("evaluate", "run/model.safetensors", fails=True)
+
+
+def test_a_folder_of_checkpoints_stands_for_its_last(run, copied):
+    expected = run("evaluate", "run", *ALL)
+    assert run("evaluate", "run/checkpoint", *ALL) == expected  # of a run, which names the data
+    shutil.copytree("run/checkpoint", "plain")
+    text = run("evaluate", "plain", fails=True)
+    assert "plain lies in no run folder, which would name the data set; give --data" in text
+    assert run("evaluate", "plain", "--data", "digits", *ALL) == expected
+    assert run("evaluate", "plain", "--data", "digits", "--weights", "raw", *ALL) == expected
+    text = run("evaluate", "plain", "plain/epoch-0001.safetensors", fails=True)
+    assert "plain, plain/epoch-0001.safetensors lie in no run folder" in text
+    Path("bare").mkdir()
+    assert "bare is not a run folder" in run("evaluate", "bare", fails=True)
+
+
+def test_the_limit_of_a_run_is_for_its_own_data_alone(run, finished):
+    folder, _ = finished
+    assert "test on the first 40 images (--limit)" in run("evaluate", folder, "--data", "digits")
+    made = run("evaluate", folder, "--data", "synthetic", "--fit-images")
+    assert f"test on {len(minidl.data.synthetic().test)} images: " in made
+
+
 def test_weights_that_are_not_there(run, copied):
     text = run("evaluate", "run", "--weights", "ema", fails=True)
     assert "epoch-0002.safetensors has no moving average of the weights" in text
@@ -101,8 +152,9 @@ def test_the_average_is_taken_where_a_run_keeps_one(run, copied):
     dataset = minidl.data.Dataset("digits", dataset.classes, few, dataset.test)
     model = minidl_models.nin("digits")
     recipe = minidl.train.Recipe(ema_decay=0.5)
-    model.fit(dataset, epochs=1, recipe=recipe, checkpoint="run/ema", validation=None, verbose=False)
-    file = "run/ema/epoch-0001.safetensors"
+    shutil.rmtree("run/checkpoint")
+    model.fit(dataset, epochs=1, recipe=recipe, checkpoint="run/checkpoint", validation=None, verbose=False)
+    file = "run/checkpoint/epoch-0001.safetensors"
     raw, average = (run("evaluate", file, "--weights", each, *ALL) for each in ("raw", "ema"))
     assert raw != average == run("evaluate", file, *ALL)
     assert f"test accuracy {model.evaluate(dataset)['accuracy']:.4f}" in average
@@ -120,6 +172,7 @@ def test_evaluate_refuses_members_of_other_classes(run, two):
     (two[1] / "config.json").write_text(json.dumps({**config, "classes": ["a"], "data": "words"}))
     text = run("evaluate", *two, fails=True)
     assert f"{two[0]} was trained on 10 classes (digits) but {two[1]} on 1 (words); only models of" in text
+    assert text.endswith("only models of the same classes can be averaged")
 
 
 def test_evaluate_refuses_members_of_other_channels(run, finished):
@@ -202,6 +255,26 @@ def test_many_classes_get_no_table(capsys):
     ]
     confusions.echo_per_class(np.array([np.nan, 0.5]), ["none", "a"])
     assert capsys.readouterr().out.splitlines() == ["none  no images", "a     0.5000"]
+
+
+def test_no_confusions_are_told(capsys):
+    confusions.echo(np.diag(np.arange(21)), [f"class {k}" for k in range(21)])
+    assert capsys.readouterr().out == "no confusions\n"
+
+
+def test_a_write_that_fails_leaves_the_old_confusions(monkeypatch):
+    Path("c.csv").write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(
+        OSError, match=r"c\.csv cannot be written \(No space left on device\), and the old file"
+    ):
+        confusions.write(Path("c.csv"), np.eye(2, dtype=int), ["a", "b"])
+    assert [path.name for path in Path().iterdir()] == ["c.csv"]
+    assert Path("c.csv").read_text() == "old"
 
 
 def test_predict_prints_the_top_classes(run, finished):

@@ -109,7 +109,7 @@ def test_peak_memory_grows_with_the_batch_and_training_keeps_more() -> None:
         ),
         (("nin", "--batch", "0"), "Invalid value for '--batch'"),
         (("nin", "--threads", "999"), r"--threads: .*count is 999, it must lie in 1 \.\. "),
-        (("nin", "--json", "nowhere/x.json"), "--json: there is no folder nowhere; make it first"),
+        (("nin", "--json", "nowhere/x.json"), "'--json': there is no folder nowhere; make it first"),
         ((), "Missing argument 'MODEL...'"),
     ],
 )

@@ -96,6 +96,7 @@ def test_a_run_continued_from_its_state_has_the_same_bits(make_parameters):
         ({"average.1": np.zeros((2, 3), "f")}, r"'average.1' has shape \(2, 3\), but \(2, 3, 4\) is needed"),
         ({"average.0": np.zeros(5)}, r"'average.0' is float64, but float32 is needed"),
         ({"decay": "much"}, r"'decay' is 'much', not a number"),
+        ({"decay": 1.0}, r"'decay' is 1.0, it must lie in 0 <= decay < 1"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(make_parameters, entries, message):

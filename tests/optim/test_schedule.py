@@ -147,6 +147,9 @@ def test_per_can_be_chosen(optimizer):
         (lambda s: {**s, "after.schedule": "StepLR"}, r"'schedule' is 'StepLR' in this state, .* 'CosineLR'"),
         (lambda s: {**s, "gamma": 1}, r"has the unknown 'gamma'"),
         (lambda s: {**s, "count": "many"}, r"'count' is 'many', not a number"),
+        (lambda s: {**s, "count": -3}, r"'count' is -3, it must lie in 0 <= count < "),
+        (lambda s: {**s, "count": 2.5}, r"'count' is 2.5, not a whole number"),
+        (lambda s: {**s, "after.base_lr": -1.0}, r"'base_lr' is -1.0, it must lie in 0 <= base_lr < "),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(optimizer, spoil, message):
@@ -155,6 +158,15 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(optimizer, spo
     before, rate = schedule.state_dict(), optimizer.lr
     with pytest.raises(CheckpointError, match=f"load_state_dict: .*{message}"):
         schedule.load_state_dict(spoil(before | {"base_lr": 7.0, "after.base_lr": 7.0}))
+    assert schedule.state_dict() == before
+    assert optimizer.lr == schedule.lr == rate
+
+
+def test_a_state_that_no_rate_follows_from_is_refused_and_changes_nothing(optimizer):
+    schedule = Warmup(optimizer, 3, ExponentialLR(optimizer, gamma=2.0, per="step"))
+    before, rate = schedule.state_dict(), optimizer.lr
+    with pytest.raises(CheckpointError, match=r"Warmup.load_state_dict: no learning rate follows from this"):
+        schedule.load_state_dict(before | {"count": 10**6, "after.base_lr": 7.0})
     assert schedule.state_dict() == before
     assert optimizer.lr == schedule.lr == rate
 

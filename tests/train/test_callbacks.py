@@ -50,6 +50,13 @@ class Kill(Callback):
             raise Killed
 
 
+class NoStep(Callback):
+    """Fails the test if anything is trained."""
+
+    def step_end(self, run, loss):
+        raise AssertionError("a step was taken")
+
+
 class KillWithCheckpoints(Callback):
     """Ends the process in the second step of an epoch, after a checkpoint of the first."""
 
@@ -106,7 +113,7 @@ def constant(lr=0.05):
 def run_with(history, epoch=None, **others):
     """A run that stands after the last epoch of `history`."""
     epoch = len(next(iter(history.values()))) if epoch is None else epoch
-    others = {"stop": False, "schedule": None, "callbacks": [], **others}
+    others = {"stop": False, "schedule": None, "callbacks": [], "validation": [], **others}
     return SimpleNamespace(history=History(history), epoch=epoch, batch=0, **others)
 
 
@@ -129,14 +136,39 @@ def test_which_epochs_are_better_than_all_before(monitor, values, threshold, exp
 def test_an_unknown_monitor_is_refused(tiny, data: Dataset, make):
     callback = make("val_f1")
     with pytest.raises(
-        ValueError, match=r"^\w+: monitor is 'val_f1'; the history has loss, accuracy, val_loss, val_acc"
+        ValueError,
+        match=r"^\w+: monitor is 'val_f1'; the history has loss, accuracy, val_loss, val_accuracy, seconds: ",
     ) as caught:
-        tiny.fit(data, epochs=1, batch_size=60, verbose=False, callbacks=[callback], **constant())
+        tiny.fit(data, epochs=1, verbose=False, callbacks=[NoStep(), callback], **constant())
     assert str(caught.value).startswith(type(callback).__name__)
 
 
+@pytest.mark.parametrize("make", [EarlyStopping, ReduceOnPlateau, lambda: BestCheckpoint("best")])
+def test_a_default_monitor_without_validation_is_refused_with_its_cure(tiny, data: Dataset, make):
+    options = {"epochs": 1, "verbose": False, "validation": None, **constant()}
+    with pytest.raises(
+        ValueError,
+        match=r"^\w+: monitor is 'val_\w+'; the history has loss, accuracy, seconds: give fit validation=",
+    ):
+        tiny.fit(data, callbacks=[NoStep(), make()], **options)
+    tiny.fit(data, callbacks=[EarlyStopping("loss"), ReduceOnPlateau("accuracy")], **options)
+
+
+@pytest.mark.parametrize("make", [CSVLogger, JSONLines, BestCheckpoint])
+def test_a_folder_that_does_not_exist_is_told_before_the_first_step(tiny, data: Dataset, tmp_path, make):
+    path = tmp_path / "no" / "file"
+    text = (
+        rf"^{make.__name__}: the folder of {path} does not exist; make {path.parent} first, or give another"
+    )
+    with pytest.raises(FileNotFoundError, match=text):
+        tiny.fit(data, epochs=1, verbose=False, callbacks=[NoStep(), make(path)])
+    path.parent.mkdir()
+    tiny.fit(data, epochs=1, verbose=False, callbacks=[make(path)])
+    assert path.exists()
+
+
 @pytest.mark.parametrize("make", [EarlyStopping, ReduceOnPlateau])
-@pytest.mark.parametrize("patience", [0, 2.5])
+@pytest.mark.parametrize("patience", [0, 2.5, math.inf, math.nan])
 def test_patience_is_a_number_of_epochs(make, patience):
     with pytest.raises(ValueError, match=f"{make.__name__}: patience is {patience}, it must be a whole"):
         make(patience=patience)
@@ -222,7 +254,11 @@ def test_json_lines_of_an_earlier_run_are_replaced(data: Dataset, tmp_path):
     assert [(row["epoch"], row["lr"]) for row in lines_of(tmp_path / "log")] == [(1, 0.1)]
 
 
-@pytest.mark.parametrize("content", ["epoch,loss\n1,2\n", '{"epoch": 1}\n', "[1, 2]\n", "\xff"])
+@pytest.mark.parametrize(
+    "content",
+    ["epoch,loss\n1,2\n", '{"epoch": 1}\n', "[1, 2]\n", "\xff", "[" * 100_000],
+    ids=lambda text: text[:9],
+)
 def test_json_lines_leave_a_file_of_someone_else_alone(tiny, data: Dataset, tmp_path, content):
     path = tmp_path / "notes.txt"
     path.write_text(content, encoding="latin-1")

@@ -230,7 +230,22 @@ def test_one_batch_of_one_view_is_in_memory_at_a_time():
         ({"crop_size": 8}, ValueError, "crop_size is for crops=10 or crops=144"),
         ({"resize": 9}, ValueError, "resize is for crops=10; leave it out"),
         ({"crops": 144, "resize": 9}, ValueError, "resize is for crops=10; leave it out"),
-        ({"crops": 10, "crop_size": 0}, ValueError, "crop_size is 0, each side must be at least 1"),
+        ({"crops": True}, ValueError, "crops is True, it must be 1, 10 or 144"),
+        ({"crops": 10.0}, ValueError, "crops is 10.0, it must be 1, 10 or 144"),
+        ({"crops": 10, "crop_size": 0}, ValueError, r"crop_size is 0, expected .* each at least 1"),
+        ({"crops": 10, "crop_size": "8"}, ValueError, r"crop_size is '8', expected a side in pixels or \("),
+        ({"crops": 10, "crop_size": "88"}, ValueError, "crop_size is '88', expected"),
+        ({"crops": 10, "crop_size": (8,)}, ValueError, r"crop_size is \(8,\), expected"),
+        ({"crops": 10, "crop_size": ()}, ValueError, r"crop_size is \(\), expected"),
+        ({"crops": 10, "crop_size": (8, 8, 3)}, ValueError, r"crop_size is \(8, 8, 3\), expected"),
+        ({"crops": 10, "crop_size": 8.0}, ValueError, r"crop_size is 8.0, expected"),
+        (
+            {"crops": 10, "crop_size": np.array([8, 8])},
+            ValueError,
+            r"crop_size is array\(\[8, 8\]\), expected",
+        ),
+        ({"crops": 10, "resize": 8.5}, ValueError, "resize is 8.5, expected a shorter side in pixels"),
+        ({"crops": 10, "resize": True}, ValueError, "resize is True, expected"),
         ({"crops": 10, "crop_size": 9}, ShapeError, "crop_size is 9x9, but Sized takes 8x8$"),
         (
             {"crops": 10, "resize": 7},
@@ -245,6 +260,8 @@ def test_one_batch_of_one_view_is_in_memory_at_a_time():
         ({"scales": ()}, ValueError, r"scales is \(\), expected shorter sides in pixels"),
         ({"scales": 9}, ValueError, "scales is 9, expected shorter sides in pixels"),
         ({"scales": (0, 9)}, ValueError, r"scales is \(0, 9\), expected shorter sides"),
+        ({"scales": (8.5,)}, ValueError, r"scales is \(8.5,\), expected shorter sides"),
+        ({"scales": (True,)}, ValueError, r"scales is \(True,\), expected shorter sides"),
     ],
 )
 def test_bad_options(options: dict, error: type, text: str):

@@ -104,6 +104,30 @@ def test_members_that_are_no_models(tiny):
         md.Ensemble([tiny, "runs/a"])
 
 
+@pytest.mark.parametrize("models", ["alone", 5])
+def test_one_model_is_no_list_of_models(tiny, models):
+    models = tiny if models == "alone" else models
+    with pytest.raises(
+        TypeError, match=f"models is a {type(models).__name__}, expected a list of Modules; g"
+    ):
+        md.Ensemble(models)
+
+
+def test_a_network_of_layers_is_no_list_of_models():
+    with pytest.raises(TypeError, match=r"models is a Sequential, expected .*; give one model as \[model\]"):
+        md.Ensemble(md.nn.Sequential(md.nn.Flatten(), md.nn.Linear(192, 3)))
+
+
+@pytest.mark.parametrize("options", [{}, {"crops": 10}, "ensemble"])
+def test_a_label_of_no_class_is_refused_alike_by_one_model_by_views_and_by_ensembles(
+    three, data: Dataset, options: dict | str
+):
+    pairs = list(zip(data.test.images[:2], [0, 3], strict=True))  # labels that are seen in their batch
+    model, options = (md.Ensemble(three), {}) if options == "ensemble" else (three[0], options)
+    with pytest.raises(DataError, match=r"labels\[1\] is 3, it must lie in 0 \.\. 2 for 3 classes"):
+        model.evaluate(pairs, **options)
+
+
 def test_members_of_other_classes(tiny):
     with pytest.raises(
         DataError, match=r"ensemble: models\[0\] \(Tiny\) has 3 classes but models\[1\] \(Tiny\) has 5; pred"

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import minidl as md
+from minidl import nn
 from minidl.data import Dataset
 from minidl.train import Recipe, checkpoint
 from minidl.train.callbacks import Callback
@@ -125,17 +127,16 @@ def test_a_signal_at_the_end_of_an_epoch_finds_its_checkpoint_written(tiny, data
 
 
 @pytest.mark.usefixtures("handlers")
-def test_a_signal_after_the_last_epoch_is_not_swallowed(tiny, data: Dataset, tmp_path):
+def test_a_signal_after_the_last_epoch_interrupts_nothing(tiny, data: Dataset, tmp_path):
     class Late(Callback):
         def epoch_end(self, run: Any) -> None:
             if run.epoch == run.epochs:
                 signal.raise_signal(signal.SIGINT)
 
     options = {**QUICK, "checkpoint": tmp_path, "recipe": Recipe(ema_decay=0.5)}
-    assert tiny.fit(data, **options, callbacks=[Late()]).interrupted
-    raw = tiny.state_dict()
-    assert not tiny.fit(data, **options, resume=True).interrupted
-    assert (tiny.state_dict()["out.weight"] != raw["out.weight"]).any()  # the averages at last
+    assert not tiny.fit(data, **options, callbacks=[Late()]).interrupted
+    averaged = checkpoint.read_model(checkpoint.latest(tmp_path), "ema")[1]
+    np.testing.assert_array_equal(tiny.state_dict()["out.weight"], averaged["out.weight"])
 
 
 @pytest.mark.usefixtures("handlers")
@@ -172,7 +173,7 @@ def test_a_finished_epoch_takes_the_place_of_what_was_written_in_its_midst(tiny,
 @pytest.mark.usefixtures("handlers")
 def test_fewer_epochs_than_the_one_under_way_are_refused(tiny, data: Dataset, tmp_path):
     tiny.fit(data, **QUICK, checkpoint=tmp_path, callbacks=[Raise(5, signal.SIGINT)])
-    text = r"epoch-0001-batch-00002\.safetensors is in the midst of epoch 2, .* give epochs=2 or more"
+    text = r"epoch-0001-batch-00002\.safetensors: it is in the midst of epoch 2, .* give epochs=2 or more"
     with pytest.raises(ValueError, match=text):
         tiny.fit(data, **QUICK | {"epochs": 1}, checkpoint=tmp_path, resume=True)
 
@@ -325,6 +326,46 @@ def test_lost_weights_do_not_take_the_place_of_good_ones(tiny, data: Dataset, tm
     with pytest.raises(FloatingPointError, match=r"conv\.weight is not finite after batch 1 of epoch 1\."):
         tiny.fit(data, **QUICK, checkpoint=tmp_path, checkpoint_minutes=0, callbacks=[Break()])
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-0000.safetensors"]
+
+
+class Brittle(nn.Module):
+    """Passes on what it gets; in evaluation, nan for a batch with a large number."""
+
+    def forward(self, x: md.Tensor) -> md.Tensor:
+        return x * np.nan if not self.training and x.numpy().max() > 10 else x
+
+
+def test_a_validation_loss_that_breaks_in_the_second_batch_alone(tiny, data: Dataset):
+    """In evaluation alone, too: the raw weights in training mode, or the first batch, would tell nothing."""
+    tiny.pool = nn.Sequential(tiny.pool, Brittle())
+    images = np.zeros((300, 8, 8, 3), np.float32)  # two batches
+    images[280] = 1e4
+    text = r"the validation loss is nan in epoch 1; the first .* is that of pool\.1 \(Brittle\)\. Train with"
+    with pytest.raises(FloatingPointError, match=text):
+        tiny.fit(data, **QUICK, validation=(images, np.zeros(300, np.int64)), verbose=False)
+    assert tiny.training
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.5])
+def test_statistics_that_are_lost_are_found_in_evaluation(tiny, data: Dataset, ema_decay: float | None):
+    class Lose(Callback):
+        def step_end(self, run: Any, loss: float) -> None:
+            run.model.bn.running_var[...] = np.nan
+
+    text = r"validation loss is nan in epoch 1; the first .* is that of bn \(BatchNorm2d\)\. Train"
+    with pytest.raises(FloatingPointError, match=text):
+        tiny.fit(data, **QUICK, recipe=Recipe(ema_decay=ema_decay), callbacks=[Lose()], verbose=False)
+
+
+def test_averages_that_are_lost_are_found_among_the_averages(tiny, data: Dataset):
+    class Lose(Callback):
+        def step_end(self, run: Any, loss: float) -> None:
+            run.ema.averages[0][...] = np.nan
+
+    text = r"the first .* is that of conv \(Conv2d\), whose weights are not finite\. Train"
+    with pytest.raises(FloatingPointError, match=text):
+        tiny.fit(data, **QUICK, recipe=Recipe(ema_decay=0.5), callbacks=[Lose()], verbose=False)
+    assert all(np.isfinite(value).all() for value in tiny.state_dict().values())  # not the averages
 
 
 @pytest.mark.parametrize(

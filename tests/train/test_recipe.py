@@ -222,6 +222,9 @@ def test_a_models_own_recipe_by_name(tiny, data: Dataset):
     (lambda: Recipe(milestones=(0.5,)), "for 'steps' alone"),
     (lambda: Recipe(schedule="stairs"), "schedule is 'stairs'; it may be one_cycle, cosine"),
     (lambda: Recipe(schedule="steps", milestones=0.5), "milestones are 0.5 with"),  # type: ignore[arg-type]
+    (lambda: Recipe(schedule="steps", milestones=["a"]), r"milestones are \['a'\] with"),  # type: ignore[list-item]
+    (lambda: Recipe(nesterov=3), "nesterov is 3, it must be True or False"),  # type: ignore[arg-type]
+    (lambda: Recipe(preprocess=7), "preprocess is 7, it must be text$"),  # type: ignore[arg-type]
     (lambda: Recipe(dropout=1.5), "dropout is 1.5, it must be in 0 <= dropout < 1"),
     (lambda: Recipe(ema_decay=2), "ema_decay is 2, it must be"),
     (lambda: Recipe(lr="fast"), "lr is 'fast', it must be at least 0"),  # type: ignore[arg-type]

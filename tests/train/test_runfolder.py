@@ -75,7 +75,8 @@ def test_config_is_written_and_read():
         (None, "none is not a run folder: it has no config.json"),
         ('{"model": ', r"config\.json is damaged: Expecting value"),
         ("[]", r"config\.json is damaged: it does not hold a table"),
-        ('{"model": "nin"}', r"config\.json is damaged: it has no 'data'"),
+        ('{"model": "nin"}', r"config\.json is damaged: it lacks 'data'"),
+        ("[" * 100_000, r"config\.json is damaged: .*recursion"),
     ],
 )
 def test_a_missing_or_damaged_config_is_named(content, text):
@@ -84,6 +85,45 @@ def test_a_missing_or_damaged_config_is_named(content, text):
         run = runfolder.claim(Path("none"), "nin-digits")
         run.config.write_text(content)
     with pytest.raises(CheckpointError, match=text):
+        run.read_config()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"model": None}, "'model' is None, it must be text"),
+        ({"data": 7}, "'data' is 7, it must be text"),
+        ({"arguments": []}, r"'arguments' is \[\], it must be a table"),
+        ({"seed": 1.5}, "'seed' is 1.5, it must be a whole number"),
+        ({"device": {}}, "'device' is {}, it must be text"),
+        ({"data_dir": 3}, "'data_dir' is 3, it must be text or null"),
+        ({"limit": "9"}, "'limit' is 9, it must be a whole number or null"),
+        ({"fit_images": 1}, "'fit_images' is 1, it must be true or false or null"),
+        ({"classes": 5}, "'classes' is 5, it must be a list"),
+        ({"classes": ["a", 5]}, "a name in 'classes' is 5, it must be text"),
+        ({"epochs": "3"}, "'epochs' is 3, it must be a whole number"),
+        ({"threads": True}, "'threads' is True, it must be a whole number"),
+        ({"batch_size": "8"}, "'batch_size' is 8, it must be a whole number or null"),
+        ({"lr": [1]}, r"'lr' is \[1\], it must be a whole number or a number or null"),
+        ({"image_size": "9"}, "'image_size' is 9, it must be a whole number or null"),
+        ({"skip_broken": 1}, "'skip_broken' is 1, it must be true or false or null"),
+        ({"recipe": 1}, "'recipe' is 1, it must be text or null"),
+        ({"override": 1}, "'override' is 1, it must be a table or null"),
+        ({"trained_by": None}, "'trained_by' is None, it must be a table"),
+        ({"plans": []}, r"'plans' is \[\], it must be a table or null"),
+        ({"result": 3}, "'result' is 3, it must be a table or null"),
+        ({"result": {}}, "it lacks the result's 'epochs'"),
+        (
+            {"result": {"epochs": 2, "accuracy": "?"}},
+            "the result's 'accuracy' is ?, it must be a whole number",
+        ),
+    ],
+    ids=str,
+)
+def test_a_config_with_a_value_of_another_type_is_named(change, text):
+    run = runfolder.claim(None, "nin-digits")
+    run.write_config(CONFIG | change)
+    with pytest.raises(CheckpointError, match=rf"config\.json is damaged: {text.replace('?', '[?]')}"):
         run.read_config()
 
 
