@@ -6,6 +6,7 @@ new ones per property.
 
 import http.server
 import os
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -36,6 +37,13 @@ def _share_of_the_cores() -> None:
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if processes > 1:
         minidl.set_num_threads(max(1, minidl.get_num_threads() // processes))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hears_ctrl_c() -> None:
+    """A suite that a shell runs in the background would ignore Ctrl-C, and the tests of it could not pass."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

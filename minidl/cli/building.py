@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 import minidl
+from minidl.data.rows import Rows
 from minidl.errors import DataError, ShapeError
 
 
@@ -59,7 +60,8 @@ def load_data(
     image_size: int | None = None,
     skip_broken: bool | None = None,
 ) -> Any:
-    """A data set, cut to the first `limit` images of each split.
+    """A data set, cut to the first `limit` images of each split; of a folder, which is sorted by class, to so
+    many from its begin to its end.
 
     image_size and skip_broken are for a folder of images: their size, and whether to leave out broken ones.
     """
@@ -69,10 +71,16 @@ def load_data(
     dataset = minidl.data.load(name, root=root, **options)
     if limit is None:
         return dataset
-    train, test = (
-        minidl.data.Split(part.images[:limit], part.labels[:limit]) for part in (dataset.train, dataset.test)
-    )
+    train, test = (_some(part, limit) for part in (dataset.train, dataset.test))
     return minidl.data.Dataset(dataset.name, dataset.classes, train, test)
+
+
+def _some(part: Any, limit: int) -> Any:
+    """A split of `limit` images at most."""
+    if isinstance(part.images, np.ndarray) or limit >= len(part):
+        return minidl.data.Split(part.images[:limit], part.labels[:limit])
+    spread = np.linspace(0, len(part) - 1, limit).astype(np.int64)
+    return minidl.data.Split(Rows(part.images, spread), part.labels[spread])
 
 
 def fitted(dataset: Any, model: Any, fit_images: bool, cut: bool = False) -> Any:

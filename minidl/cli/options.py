@@ -87,7 +87,10 @@ data_dir_option = click.option(
 )
 batch_option = click.option("--batch-size", type=click.IntRange(min=1), metavar="B", help="Images per step.")
 limit_option = click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", help="Use the first N images of each split alone."
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Use the first N images of each split alone (of a folder N of all its classes).",
 )
 device_option = click.option("--device", metavar="D", help="Where to compute (else cpu).")
 fit_images_option = click.option(

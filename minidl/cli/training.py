@@ -146,7 +146,7 @@ def _train_and_test(
     used: dict[str, Any], folder: RunFolder, begun: bool, prepared: tuple[Any, Any, Any]
 ) -> None:
     """Train, or go on with a run that has begun, and write into its folder what came out."""
-    from minidl.train.callbacks import BestCheckpoint, CSVLogger
+    from minidl.train.callbacks import BestCheckpoint, CSVLogger, LearningRate
 
     dataset, model, recipe = prepared
     try:
@@ -160,6 +160,7 @@ def _train_and_test(
                 CSVLogger(folder.metrics),
                 runfolder.LogFile(folder),
                 BestCheckpoint(folder.best),
+                LearningRate(),
             ],
             checkpoint=folder.checkpoint,
             checkpoint_minutes=MINUTES,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minidl.cli.building import load_data
 from minidl.data.pictures import write_image
 
 
@@ -42,6 +43,12 @@ def test_a_broken_picture_is_refused_by_name_or_skipped(run, pictures):
     assert str(broken) in run("train", "nin", *options, "--out", "r", fails=True)
     with pytest.warns(UserWarning, match="9.png"):
         assert "test on 4 images" in run("train", "nin", *options, "--skip-broken", "--out", "s")
+
+
+def test_some_images_of_a_folder_are_of_all_its_classes(pictures):
+    limited = load_data(str(pictures), None, 2)
+    assert limited.train.labels.tolist() == limited.test.labels.tolist() == [0, 1]
+    assert load_data(str(pictures), None, 50).train.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_a_folder_does_not_become_grey(run, pictures):

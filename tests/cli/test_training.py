@@ -24,6 +24,7 @@ def test_train_ends_with_the_test_accuracy(finished):
     assert re.fullmatch(r"test accuracy [01]\.[0-9]{4}", text.splitlines()[-1])
     assert "test on the first 40 images (--limit)" in text
     assert "epoch 2/2" in text
+    assert "learning rate 4e-05 (one cycle: rising, step 0 of " in text
     assert text.count("349,674") == 1  # the layer table, once
 
 
