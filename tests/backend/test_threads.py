@@ -6,7 +6,8 @@ import numba
 import pytest
 
 import minidl as md
-from minidl.backend.cpu import blas
+from minidl.backend import blas_threads
+from minidl.backend.blas_threads import numpy_on_one_thread, scipy_on_one_thread
 
 
 def test_set_and_get():
@@ -38,12 +39,21 @@ def test_the_number_holds_in_every_python_thread():
 
 
 def test_blas_is_limited_until_the_last_block_ends():
-    first, second = blas.single_threaded(), blas.single_threaded()
-    library = blas._libraries()[0][0]
+    library = blas_threads.libraries()[0][0]
     before = library.get_num_threads()
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert library.get_num_threads() == 1
-    second.__exit__(None, None, None)
+    with scipy_on_one_thread:
+        with scipy_on_one_thread:
+            assert library.get_num_threads() == 1
+        assert library.get_num_threads() == 1
     assert library.get_num_threads() == before
+
+
+def test_numpys_and_scipys_blas_are_limited_apart():
+    ours, others = blas_threads.libraries()
+    before = [library.get_num_threads() for library in (*ours, *others)]
+    with numpy_on_one_thread:
+        assert len(others) == 0 or 1 in [library.get_num_threads() for library in others]
+        assert [library.get_num_threads() for library in ours] == before[: len(ours)]
+        with scipy_on_one_thread:
+            assert {library.get_num_threads() for library in ours} == {1}
+    assert [library.get_num_threads() for library in (*ours, *others)] == before

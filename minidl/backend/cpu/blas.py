@@ -5,14 +5,10 @@ what is there. `gemm` is BLAS's sgemm or dgemm in row-major terms: C = alpha * o
 a row pitch (leading dimension) per matrix. SciPy exports the addresses of its BLAS; they are given to the
 compiler under names of our own, so compiled code can be cached.
 
-Inside a parallel kernel BLAS must run one thread per call (`single_threaded`), or every core would be asked
-for twice.
+Inside a parallel kernel BLAS must run one thread per call (`backend.blas_threads`), or every core would be
+asked for twice.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -20,7 +16,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import get_cython_function_address, intrinsic
-from threadpoolctl import LibController, ThreadpoolController
+
+from minidl.backend import blas_threads
 
 _SYMBOLS = {types.float32: "minidl_sgemm", types.float64: "minidl_dgemm"}
 for _symbol in _SYMBOLS.values():
@@ -109,55 +106,8 @@ def gemm(
     return signature, codegen
 
 
-@cache
-def _libraries() -> tuple[list[LibController], list[LibController]]:
-    """(SciPy's BLAS, which `gemm` calls; every other BLAS, NumPy's first of all)."""
-    import scipy.linalg  # noqa: F401  (loads its BLAS)
-
-    every = [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
-    ours = [
-        lib
-        for lib in every
-        if "scipy" in str(lib.filepath).replace("\\", "/").split("/site-packages/")[-1].split("/")[0]
-    ]
-    return ours or every, [lib for lib in every if lib not in ours]
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """SciPy's BLAS runs one thread per call inside: the numba threads around it are the parallelism.
-
-    Blocks of several Python threads may overlap: the first to enter limits, the last to leave restores.
-    """
-    with _limit.lock:
-        if not _limit.inside:
-            _limit.before = [library.get_num_threads() for library in _libraries()[0]]
-            for library in _libraries()[0]:
-                library.set_num_threads(1)
-        _limit.inside += 1
-    try:
-        yield
-    finally:
-        with _limit.lock:
-            _limit.inside -= 1
-            if not _limit.inside:
-                for library, count in zip(_libraries()[0], _limit.before):
-                    library.set_num_threads(count)
-
-
-class _Limit:
-    """How many `single_threaded` blocks are running, and what to restore after the last."""
-
-    def __init__(self) -> None:
-        self.lock, self.inside = threading.Lock(), 0
-        self.before: list[int] = []
-
-
-_limit = _Limit()
-
-
 def set_num_threads(count: int) -> None:
     """Threads of every BLAS that is called outside parallel kernels."""
-    ours, others = _libraries()
+    ours, others = blas_threads.libraries()
     for library in (*ours, *others):
         library.set_num_threads(count)

@@ -18,6 +18,7 @@ import numba
 import numpy as np
 from numba import prange
 
+from minidl.backend.blas_threads import scipy_on_one_thread
 from minidl.backend.cpu import blas, memory
 from minidl.backend.cpu.compile import compiled
 from minidl.backend.cpu.threads import get_num_threads, use_threads
@@ -49,7 +50,7 @@ def correlate(
     lines = _tile_lines(n * oh, ow, depth, out.dtype)
     cols = memory.empty((get_num_threads(), lines * ow, depth), out.dtype)
     y = out if out.flags.c_contiguous else memory.empty(out.shape, out.dtype)
-    with blas.single_threaded():
+    with scipy_on_one_thread:
         _gather_multiply(
             memory.contiguous(src),
             np.array(rows),
@@ -81,7 +82,7 @@ def multiply(
     c, f = weight.shape[2:]
     y = out if out.flags.c_contiguous else memory.empty(out.shape, out.dtype)
     matrix = memory.contiguous(weight).reshape(c, f)
-    with blas.single_threaded():
+    with scipy_on_one_thread:
         _multiply_tiles(
             memory.contiguous(src).reshape(-1, c),
             matrix,
@@ -112,7 +113,7 @@ def correlate_weight(
     lines = _tile_lines(-(-n * oh // threads), ow, depth, g.dtype)
     cols = memory.empty((threads, lines * ow, depth), g.dtype)
     src, g = memory.contiguous(src), memory.contiguous(g)
-    with blas.single_threaded():
+    with scipy_on_one_thread:
         taps = np.array(rows), np.array(columns)
         _gather_multiply_transposed(src, *taps, *stride, g, sums, lines, cols)
     return memory.added(sums).reshape(len(rows), len(columns), c, f)
@@ -129,7 +130,7 @@ def multiply_weight(
     c, f = src.shape[3], g.shape[3]
     sums = memory.empty((get_num_threads(), c, f), g.dtype)
     src, g = memory.contiguous(src), memory.contiguous(g)
-    with blas.single_threaded():
+    with scipy_on_one_thread:
         _multiply_transposed(src.reshape(-1, c), g.reshape(-1, f), sums, _POINTWISE_ROWS)
     return memory.added(sums).reshape(1, 1, c, f)
 

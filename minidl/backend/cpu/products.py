@@ -10,6 +10,7 @@ import math
 import numpy as np
 from numba import prange
 
+from minidl.backend.blas_threads import scipy_on_one_thread
 from minidl.backend.cpu import blas, memory
 from minidl.backend.cpu.compile import compiled
 from minidl.backend.cpu.instructions import numbers_at
@@ -29,7 +30,7 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.matmul(a, b, out=c)
     shares = 1 if count >= get_num_threads() else get_num_threads()
     a, b = _readable(a), _readable(b)
-    with blas.single_threaded():
+    with scipy_on_one_thread:
         _multiply(*_places(a, leading), *_places(b, leading), depth, c.reshape(count, m, k), shares)
     return c
 

@@ -6,13 +6,12 @@ contrast made equal from place to place.
 """
 
 import math
-import threading
 from collections.abc import Iterator
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from minidl.backend.blas_threads import numpy_on_one_thread
 from minidl.data.transforms.resize import check_axes
 from minidl.errors import DTypeError, ShapeError
 
@@ -84,7 +83,7 @@ class ZCA(NamedTuple):
                 f"ZCA: images of {images.shape[1:]} have {flat.shape[1]} numbers each, but the whitening was "
                 f"fitted to {len(self.mean)}"
             )
-        with _one_thread:
+        with numpy_on_one_thread:  # beside the training step, which uses all cores
             return ((flat - self.mean) @ self.matrix).reshape(images.shape)
 
 
@@ -138,40 +137,3 @@ def batches(images: Any) -> Iterator[np.ndarray]:
     count = max(1, _NUMBERS // math.prod(images.shape[1:]))
     for start in range(0, len(images), count):
         yield np.asarray(images[start : start + count])
-
-
-class _OneThread:
-    """NumPy's BLAS on one thread inside: images are whitened beside the training step, which uses all cores.
-
-    Blocks of several threads may overlap: the first to enter limits, the last to leave restores.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
-        self._before: list[int] = []
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._before = [library.num_threads for library in _numpys_blas()]
-                for library in _numpys_blas():
-                    library.set_num_threads(1)
-            self._inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                for library, count in zip(_numpys_blas(), self._before, strict=True):
-                    library.set_num_threads(count)
-
-
-@cache
-def _numpys_blas() -> list[Any]:
-    from threadpoolctl import ThreadpoolController
-
-    found = ThreadpoolController().select(user_api="blas").lib_controllers
-    return [library for library in found if "numpy" in str(library.filepath)]
-
-
-_one_thread = _OneThread()
