@@ -152,8 +152,6 @@ def _train_and_test(
     try:
         history = model.fit(
             dataset,
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
             recipe=recipe,
             callbacks=[
                 runfolder.ConfigFile(folder, used),
@@ -169,7 +167,7 @@ def _train_and_test(
     except Exception as error:
         if not begun:
             folder.give_up()
-        if isinstance(error, (TypeError, ValueError)):  # a setting that only the images prove wrong
+        if isinstance(error, ValueError):  # a setting that only the images prove wrong
             raise as_one_line(error) from error
         raise
     if history.interrupted:
